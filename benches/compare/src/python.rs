@@ -1,0 +1,221 @@
+//! Peers that only Python can drive: their environments and the line protocol to their scripts.
+//!
+//! The one thing to know: a script reads one JSON command a line and answers with one JSON line; it
+//! ends, and ends whatever it started, when its standard input does. So a harness that dies for any
+//! reason leaves nothing behind.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::BenchError;
+
+/// Interpreters to try, the one Plasma's last wheel was built for first.
+const INTERPRETERS: [&str; 2] = ["python3.11", "python3"];
+/// How long a script may take to end what it started.
+const END_WAIT: Duration = Duration::from_secs(15);
+
+/// A peer that Python drives.
+#[derive(Clone, Copy, Debug)]
+pub struct PythonPeer {
+    /// The peer's name, its environment's and its script's.
+    pub name: &'static str,
+    /// What the environment must hold; nothing for what Python itself brings.
+    pub requirements: &'static [&'static str],
+}
+
+/// Where environments are and which of them are ready.
+pub struct Environments {
+    root: PathBuf,
+    may_install: bool,
+    ready: RefCell<HashMap<&'static str, bool>>,
+}
+
+impl Environments {
+    /// Environments under `root`, one directory each.
+    pub fn new(root: PathBuf, may_install: bool) -> Self {
+        Self {
+            root,
+            may_install,
+            ready: RefCell::default(),
+        }
+    }
+
+    /// The peer's interpreter, installed first where it is missing; a failure is remembered.
+    fn interpreter(&self, peer: PythonPeer) -> Result<PathBuf, BenchError> {
+        if peer.requirements.is_empty() {
+            return any_interpreter();
+        }
+        let directory = self.root.join(peer.name);
+        let marker = directory.join("installed");
+        let wanted = peer.requirements.join("\n");
+        if fs::read_to_string(&marker).is_ok_and(|found| found == wanted) {
+            return Ok(directory.join("bin/python"));
+        }
+        let failed_before = self.ready.borrow_mut().insert(peer.name, false).is_some();
+        if failed_before || !self.may_install {
+            return Err(BenchError::NotInstalled { peer: peer.name });
+        }
+        install(peer, &directory)?;
+        fs::write(&marker, wanted)
+            .map_err(BenchError::system("marking an environment as ready"))?;
+        Ok(directory.join("bin/python"))
+    }
+
+    /// Starts the peer's script.
+    pub fn start(&self, peer: PythonPeer) -> Result<Script, BenchError> {
+        let interpreter = self.interpreter(peer)?;
+        let script =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("peers/{}_peer.py", peer.name));
+        Script::start(peer.name, &interpreter, &script)
+    }
+}
+
+fn any_interpreter() -> Result<PathBuf, BenchError> {
+    let runs = |name: &&str| {
+        Command::new(name)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    let found = INTERPRETERS.iter().find(|name| runs(name));
+    found
+        .map(PathBuf::from)
+        .ok_or(BenchError::NotInstalled { peer: "python3" })
+}
+
+fn install(peer: PythonPeer, directory: &Path) -> Result<(), BenchError> {
+    eprintln!(
+        "installing {} into {}",
+        peer.requirements.join(" "),
+        directory.display()
+    );
+    run_installer(
+        peer,
+        Command::new(any_interpreter()?)
+            .args(["-m", "venv", "--clear"])
+            .arg(directory),
+    )?;
+    let mut pip = Command::new(directory.join("bin/python"));
+    run_installer(
+        peer,
+        pip.args(["-m", "pip", "install", "--quiet"])
+            .args(peer.requirements),
+    )
+}
+
+fn run_installer(peer: PythonPeer, command: &mut Command) -> Result<(), BenchError> {
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .map_err(BenchError::system("an installer"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(BenchError::Install {
+            peer: peer.name,
+            status,
+        })
+    }
+}
+
+/// What a script is asked for.
+#[derive(Serialize)]
+struct Request<'a> {
+    #[serde(rename = "do")]
+    operation: &'a str,
+    count: usize,
+}
+
+/// What it answers: samples in nanoseconds, none for a preparation.
+#[derive(Deserialize)]
+struct Answer {
+    nanos: Vec<f64>,
+}
+
+/// A running script.
+pub struct Script {
+    peer: &'static str,
+    process: Child,
+    commands: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Script {
+    fn start(peer: &'static str, interpreter: &Path, script: &Path) -> Result<Self, BenchError> {
+        // A group of its own: the terminal's interrupt reaches the harness, which ends it in order.
+        let mut process = Command::new(interpreter)
+            .arg(script)
+            .env("PYTHONWARNINGS", "ignore")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .map_err(BenchError::system("a peer's script"))?;
+        let commands = process.stdin.take();
+        let answers = BufReader::new(
+            process
+                .stdout
+                .take()
+                .expect("its output was asked to be a pipe"),
+        );
+        let mut started = Self {
+            peer,
+            process,
+            commands,
+            answers,
+        };
+        started.answer()?;
+        Ok(started)
+    }
+
+    /// Nanoseconds of each of `count` times the operation.
+    pub fn ask(&mut self, operation: &str, count: usize) -> Result<Vec<f64>, BenchError> {
+        let mut line =
+            serde_json::to_string(&Request { operation, count }).expect("two plain fields");
+        line.push('\n');
+        let commands = self
+            .commands
+            .as_mut()
+            .expect("open until the script is dropped");
+        commands
+            .write_all(line.as_bytes())
+            .map_err(BenchError::system("a command to a peer"))?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<Vec<f64>, BenchError> {
+        let mut line = String::new();
+        self.answers
+            .read_line(&mut line)
+            .map_err(BenchError::system("a peer's answer"))?;
+        match serde_json::from_str::<Answer>(&line) {
+            Ok(answer) => Ok(answer.nanos),
+            Err(_) => Err(BenchError::Answer {
+                peer: self.peer,
+                answer: line.trim().to_owned(),
+            }),
+        }
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        // The end of its input asks it to end what it started; only a script that hangs is killed.
+        self.commands = None;
+        let start = Instant::now();
+        while matches!(self.process.try_wait(), Ok(None)) && start.elapsed() < END_WAIT {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -1,0 +1,191 @@
+//! Taking turns: ours, then each peer, round after round.
+//!
+//! The one thing to know: a contender that cannot be built or fails once is out for its work and
+//! leaves nulls; the others go on. Only a signal ends the run.
+
+use std::cell::OnceCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crate::error::BenchError;
+use crate::python::Environments;
+use crate::report::Report;
+use crate::stats::Summary;
+use crate::work::{LARGE_BYTES, Peer, Work, WorkPlan};
+use crate::{ours, peers};
+
+/// Somebody who can do a work again and again. A round gives samples in the work's unit.
+pub trait Contender {
+    /// One turn.
+    fn round(&mut self) -> Result<Vec<f64>, BenchError>;
+}
+
+impl<F: FnMut() -> Result<Vec<f64>, BenchError>> Contender for F {
+    fn round(&mut self) -> Result<Vec<f64>, BenchError> {
+        self()
+    }
+}
+
+/// A contender, boxed by whoever made it.
+pub type Boxed = Box<dyn Contender>;
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Counted rounds; one uncounted round goes before them.
+    pub rounds: usize,
+    /// What a full count is divided by.
+    pub divisor: usize,
+}
+
+impl Effort {
+    /// What the numbers in the README are made with.
+    pub const FULL: Self = Self {
+        rounds: 7,
+        divisor: 1,
+    };
+    /// Enough to see that everything runs; its numbers mean nothing.
+    pub const QUICK: Self = Self {
+        rounds: 2,
+        divisor: 50,
+    };
+
+    /// `full` operations, or the part of them that this run does; never none.
+    pub fn count(self, full: usize) -> usize {
+        (full / self.divisor).max(1)
+    }
+}
+
+/// What every contender may use.
+pub struct Bench {
+    /// How much of everything.
+    pub effort: Effort,
+    /// Python's peers.
+    pub environments: Environments,
+    interrupted: Arc<AtomicBool>,
+    source: OnceCell<Rc<[u8]>>,
+}
+
+impl Bench {
+    /// `interrupted` is set by a signal.
+    pub fn new(
+        effort: Effort,
+        environments: PathBuf,
+        may_install: bool,
+        interrupted: Arc<AtomicBool>,
+    ) -> Self {
+        let environments = Environments::new(environments, may_install);
+        Self {
+            effort,
+            environments,
+            interrupted,
+            source: OnceCell::new(),
+        }
+    }
+
+    /// 100 MiB of touched bytes, none of them zero: the source of every put and of every copy.
+    pub fn source(&self) -> Rc<[u8]> {
+        let fresh = || {
+            (0..LARGE_BYTES)
+                .map(|at| (at.wrapping_mul(0x9E37_79B9) >> 11) as u8 | 1)
+                .collect()
+        };
+        Rc::clone(self.source.get_or_init(fresh))
+    }
+
+    fn check_interrupted(&self) -> Result<(), BenchError> {
+        if self.interrupted.load(Ordering::Relaxed) {
+            Err(BenchError::Interrupted)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// One contender's place at the table.
+struct Seat {
+    peer: Option<Peer>,
+    contender: Option<Boxed>,
+    rounds: Vec<Vec<f64>>,
+}
+
+impl Seat {
+    fn new(plan: &WorkPlan, peer: Option<Peer>, bench: &Bench) -> Self {
+        let made = match peer {
+            None => ours::contender(plan.work, ours::Setting::Measured, bench),
+            Some(Peer::Itself) => ours::contender(plan.work, ours::Setting::Baseline, bench),
+            Some(peer) => peers::contender(plan.work, peer, bench),
+        };
+        let contender = made.unwrap_or_else(|error| {
+            complain(plan, peer, &error);
+            None
+        });
+        Self {
+            peer,
+            contender,
+            rounds: Vec::new(),
+        }
+    }
+
+    fn turn(&mut self, plan: &WorkPlan) {
+        match self.contender.as_mut().map(|contender| contender.round()) {
+            Some(Ok(samples)) => self.rounds.push(samples),
+            Some(Err(error)) => {
+                complain(plan, self.peer, &error);
+                self.contender = None;
+                self.rounds.clear();
+            }
+            None => {}
+        }
+    }
+}
+
+fn complain(plan: &WorkPlan, peer: Option<Peer>, error: &BenchError) {
+    eprintln!(
+        "  {} of {}: {error}",
+        peer.map_or("ours", Peer::name),
+        plan.name
+    );
+}
+
+/// Runs one work and adds its rows.
+pub fn run_work(plan: &WorkPlan, bench: &Bench, report: &mut Report) -> Result<(), BenchError> {
+    let start = Instant::now();
+    eprintln!("{} ...", plan.name);
+    let mut seats = vec![Seat::new(plan, None, bench)];
+    seats.extend(
+        plan.peers
+            .iter()
+            .map(|peer| Seat::new(plan, Some(*peer), bench)),
+    );
+    for round in 0..=bench.effort.rounds {
+        for seat in &mut seats {
+            bench.check_interrupted()?;
+            seat.turn(plan);
+            if round == 0 {
+                seat.rounds.clear();
+            }
+        }
+    }
+    let ours = Summary::of(&seats[0].rounds);
+    let peers: Vec<_> = seats[1..]
+        .iter()
+        .filter_map(|seat| Some((seat.peer?, Summary::of(&seat.rounds))))
+        .collect();
+    report.add(plan, ours.as_ref(), &peers);
+    drop(seats);
+    eprintln!("{} took {:.1} s", plan.name, start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// A peer that has nothing to do with a work.
+pub fn no_such_peer(work: Work, peer: Peer) -> Result<Option<Boxed>, BenchError> {
+    debug_assert!(
+        false,
+        "the table names {peer:?} for {work:?}, nobody implements it"
+    );
+    Ok(None)
+}

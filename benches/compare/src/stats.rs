@@ -1,0 +1,126 @@
+//! Samples, quantiles and the timed loops that every contender shares.
+//!
+//! The one thing to know: a loop that times ours and a loop that times a peer are the same loop, so
+//! the cost of looking at the clock is on both sides. No unit is converted here.
+
+use std::time::Instant;
+
+/// Operations between two looks at the clock where one operation takes nanoseconds.
+pub const OPERATIONS_PER_BATCH: usize = 256;
+
+/// Nanoseconds for one operation, as the mean of each batch. The tail of such samples is the tail of
+/// batches: one slow operation among 256 shows as a 256th of itself.
+pub fn time_batches(
+    batch_count: usize,
+    operations: usize,
+    mut operation: impl FnMut(),
+) -> Vec<f64> {
+    (0..batch_count)
+        .map(|_| {
+            let start = Instant::now();
+            for _ in 0..operations {
+                operation();
+            }
+            start.elapsed().as_nanos() as f64 / operations as f64
+        })
+        .collect()
+}
+
+/// Nanoseconds of each of `count` operations, the first error ending the loop.
+pub fn time_each<E>(
+    count: usize,
+    mut operation: impl FnMut() -> Result<(), E>,
+) -> Result<Vec<f64>, E> {
+    (0..count)
+        .map(|_| {
+            let start = Instant::now();
+            operation()?;
+            Ok(start.elapsed().as_nanos() as f64)
+        })
+        .collect()
+}
+
+/// Gigabytes a second of each of `count` operations that move `bytes` each.
+pub fn time_copies<E>(
+    count: usize,
+    bytes: usize,
+    operation: impl FnMut() -> Result<(), E>,
+) -> Result<Vec<f64>, E> {
+    let nanos = time_each(count, operation)?;
+    Ok(nanos.into_iter().map(|each| bytes as f64 / each).collect())
+}
+
+/// The value below which `quantile` of the samples lie; the nearest sample, none where there are none.
+pub fn quantile(samples: &[f64], quantile: f64) -> Option<f64> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (quantile * sorted.len() as f64).ceil() as usize;
+    sorted
+        .get(rank.saturating_sub(1).min(sorted.len().saturating_sub(1)))
+        .copied()
+}
+
+/// The middle sample.
+pub fn median(samples: &[f64]) -> Option<f64> {
+    quantile(samples, 0.5)
+}
+
+/// What all rounds of one contender came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// The median over rounds of each round's median.
+    pub median: f64,
+    /// Over the samples of all rounds; for a rate these are its best moments and are not printed.
+    pub p99: f64,
+    /// As `p99`, one in a thousand.
+    pub p999: f64,
+    /// How many samples stand behind the tail.
+    pub sample_count: usize,
+}
+
+impl Summary {
+    /// None where no round gave a sample.
+    pub fn of(rounds: &[Vec<f64>]) -> Option<Self> {
+        let medians: Vec<f64> = rounds.iter().filter_map(|round| median(round)).collect();
+        let all: Vec<f64> = rounds.iter().flatten().copied().collect();
+        Some(Self {
+            median: median(&medians)?,
+            p99: quantile(&all, 0.99)?,
+            p999: quantile(&all, 0.999)?,
+            sample_count: all.len(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_round_does_not_move_the_median() {
+        let rounds = vec![vec![1.0, 2.0, 3.0], vec![100.0; 3], vec![2.0; 3]];
+        let summary = Summary::of(&rounds).expect("there are samples");
+        assert_eq!(
+            (summary.median, summary.p99, summary.sample_count),
+            (2.0, 100.0, 9)
+        );
+    }
+
+    #[test]
+    fn quantiles_are_samples() {
+        let samples: Vec<f64> = (1..=1000).map(f64::from).collect();
+        assert_eq!(median(&samples), Some(500.0));
+        assert_eq!(quantile(&samples, 0.999), Some(999.0));
+        assert_eq!(quantile(&[], 0.5), None);
+    }
+
+    #[test]
+    fn a_loop_gives_one_sample_for_each_batch() {
+        assert_eq!(time_batches(3, 4, || {}).len(), 3);
+        assert_eq!(time_each(5, || Err::<(), u8>(7)), Err(7));
+        assert_eq!(
+            time_copies(2, 8, || Ok::<(), u8>(())).map(|rates| rates.len()),
+            Ok(2)
+        );
+    }
+}

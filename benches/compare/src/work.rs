@@ -1,0 +1,358 @@
+//! What is measured, in which unit and against whom: one table.
+//!
+//! The one thing to know: the names are what a promise is looked up by, so a renamed row is a lost
+//! promise. Sizes that ours and a peer must share stand here and nowhere else.
+
+/// Bytes of a small object.
+pub const SMALL_BYTES: usize = 100;
+/// One mebibyte.
+pub const MIB: usize = 1 << 20;
+/// Places a 1 MiB put rotates over: it keeps one less alive. 8 MiB do not fit into a core's own cache.
+pub const MEDIUM_PLACES: usize = 8;
+/// Places a 100 MiB put rotates over.
+pub const LARGE_PLACES: usize = 4;
+/// Bytes of a large object.
+pub const LARGE_BYTES: usize = 100 * MIB;
+/// Objects beside which a hot get or a small put is measured where the row does not say a million.
+pub const FEW_LIVE: usize = 1_000;
+/// Objects of the crowded rows.
+pub const MANY_LIVE: usize = 1_000_000;
+/// The lines one random get by handle touches, one in each region: the entry with its state word, the
+/// getter's own hold cell (eight to a line), the payload's first line.
+pub const RANDOM_GET_REGIONS: [Region; 3] = [
+    Region {
+        lines: MANY_LIVE,
+        stride_bytes: 64,
+    },
+    Region {
+        lines: MANY_LIVE / 8,
+        stride_bytes: 64,
+    },
+    Region {
+        lines: MANY_LIVE,
+        stride_bytes: 128,
+    },
+];
+/// The table: int64 columns, record batches, rows of each batch; 1 GiB in all.
+pub const TABLE_COLUMNS: usize = 8;
+/// As above.
+pub const TABLE_BATCHES: usize = 16;
+/// As above.
+pub const TABLE_BATCH_ROWS: usize = 1 << 20;
+/// What a get of the table may take: 20 us and 300 ns for each column of each batch.
+pub const TABLE_ALLOWANCE_NS: f64 = 20_000.0 + 300.0 * (TABLE_COLUMNS * TABLE_BATCHES) as f64;
+
+/// Lines of one kind that gets of a million objects touch, laid out as ours are.
+#[derive(Clone, Copy, Debug)]
+pub struct Region {
+    /// How many of them.
+    pub lines: usize,
+    /// From one to the next.
+    pub stride_bytes: usize,
+}
+
+/// One thing a contender does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Work {
+    /// Pin, read the payload's first line, release; the object is named by its handle.
+    GetByHandleHot,
+    /// The same through the index.
+    GetByIdHot,
+    /// A small object under an id, sealed and findable; freeing it is not timed.
+    PutSmall,
+    /// A small object that only its handle names.
+    PutSmallByHandle,
+    /// 1 MiB into memory that puts have used before.
+    PutMediumWarm,
+    /// 100 MiB into memory that puts have used before.
+    PutLargeWarm,
+    /// 100 MiB into memory no put has used, in a fresh store with its reserve filled.
+    PutLargeUntouched,
+    /// The same until the reserve is long gone.
+    PutLargeSustained,
+    /// Get, decode, read one line, release; of an Arrow table that was put once.
+    GetTable,
+    /// All bytes of that table summed by a process that has just mapped it; the peer "self" is its second pass.
+    FirstFullRead,
+    /// Pairs a second of two processes together; the peer is one alone.
+    TwoReaders,
+    /// A small put beside a million live objects; the peer has a thousand.
+    PutWithMany,
+    /// Hot gets by handle beside a million; the peer has a thousand.
+    HotSubsetWithMany,
+    /// Gets by handle in random order over a million.
+    RandomGetWithMany,
+    /// Half a ping-pong between two spinning processes.
+    SealToGetHot,
+    /// A whole ping-pong between two processes that sleep.
+    SealToGetAsleep,
+    /// Bytes of all tables divided by objects, with two clients.
+    MetadataPerObject,
+    /// From the kernel's word that a client died to its last hold gone.
+    DeadClientHolds,
+}
+
+/// Whom ours is held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// One uncontended fetch_add and one fetch_sub.
+    RmwPair,
+    /// Plasma, the last wheel that had it.
+    Plasma,
+    /// Plasma when this client already holds the object: its own count, no message.
+    PlasmaHeld,
+    /// Ray's object store.
+    Ray,
+    /// LMDB on tmpfs, never synced, its map read-only as LMDB has it by default and as our views are.
+    Lmdb,
+    /// The same written through a writable map: no system call, and no protection from stray writes.
+    LmdbWritemap,
+    /// Python's shared memory blocks.
+    Multiprocessing,
+    /// The same source into as many warm shared pages.
+    Memcpy,
+    /// First writes to shared pages.
+    Faults,
+    /// Dependent random cache lines.
+    PointerChase,
+    /// iceoryx2 publish-subscribe.
+    Iceoryx2,
+    /// Two processes and two futex words.
+    Futex,
+    /// Ours in another setting; `Work` says in which.
+    Itself,
+    /// A time written down beforehand instead of measured.
+    Allowance,
+}
+
+impl Peer {
+    /// As it stands in a row's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RmwPair => "rmw pair",
+            Self::Plasma => "plasma",
+            Self::PlasmaHeld => "plasma held",
+            Self::Ray => "ray",
+            Self::Lmdb => "lmdb",
+            Self::LmdbWritemap => "lmdb writemap",
+            Self::Multiprocessing => "multiprocessing",
+            Self::Memcpy => "memcpy",
+            Self::Faults => "4 KiB faults",
+            Self::PointerChase => "pointer chase",
+            Self::Iceoryx2 => "iceoryx2",
+            Self::Futex => "futex",
+            Self::Itself => "self",
+            Self::Allowance => "allowance",
+        }
+    }
+}
+
+/// What a row's numbers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Nanoseconds: less is better.
+    Nanoseconds,
+    /// Bytes: less is better.
+    Bytes,
+    /// Operations a second.
+    PerSecond,
+    /// 10^9 bytes a second.
+    GigabytesPerSecond,
+}
+
+impl Unit {
+    /// As it stands in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nanoseconds => "ns",
+            Self::Bytes => "bytes",
+            Self::PerSecond => "1/s",
+            Self::GigabytesPerSecond => "GB/s",
+        }
+    }
+
+    /// How many times better ours is: above one, ours wins.
+    pub fn ratio(self, ours: f64, peer: f64) -> f64 {
+        match self {
+            Self::Nanoseconds | Self::Bytes => peer / ours,
+            Self::PerSecond | Self::GigabytesPerSecond => ours / peer,
+        }
+    }
+}
+
+/// One line of the table below.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkPlan {
+    /// What is done.
+    pub work: Work,
+    /// The row's name without its peer.
+    pub name: &'static str,
+    /// Of ours and of every peer.
+    pub unit: Unit,
+    /// In the order of turns, after ours.
+    pub peers: &'static [Peer],
+}
+
+const fn plan(work: Work, name: &'static str, unit: Unit, peers: &'static [Peer]) -> WorkPlan {
+    WorkPlan {
+        work,
+        name,
+        unit,
+        peers,
+    }
+}
+
+/// Every row of the store's bench.
+pub const STORE_WORKS: [WorkPlan; 18] = [
+    plan(
+        Work::GetByHandleHot,
+        "get + release by handle hot",
+        Unit::Nanoseconds,
+        &[Peer::RmwPair, Peer::Plasma, Peer::PlasmaHeld],
+    ),
+    plan(
+        Work::GetByIdHot,
+        "get + release by id hot",
+        Unit::Nanoseconds,
+        &[
+            Peer::RmwPair,
+            Peer::Plasma,
+            Peer::PlasmaHeld,
+            Peer::Lmdb,
+            Peer::Ray,
+        ],
+    ),
+    plan(
+        Work::PutSmall,
+        "put 100 B",
+        Unit::Nanoseconds,
+        &[
+            Peer::Plasma,
+            Peer::Lmdb,
+            Peer::LmdbWritemap,
+            Peer::Multiprocessing,
+            Peer::Ray,
+        ],
+    ),
+    plan(
+        Work::PutSmallByHandle,
+        "put 100 B by handle only",
+        Unit::Nanoseconds,
+        &[Peer::Lmdb, Peer::LmdbWritemap],
+    ),
+    plan(
+        Work::PutMediumWarm,
+        "put 1 MiB warm",
+        Unit::GigabytesPerSecond,
+        &[Peer::Memcpy],
+    ),
+    plan(
+        Work::PutLargeWarm,
+        "put 100 MiB warm",
+        Unit::GigabytesPerSecond,
+        &[Peer::Memcpy, Peer::Plasma, Peer::Ray],
+    ),
+    plan(
+        Work::PutLargeUntouched,
+        "put 100 MiB untouched",
+        Unit::GigabytesPerSecond,
+        &[Peer::Faults],
+    ),
+    plan(
+        Work::PutLargeSustained,
+        "put 100 MiB sustained",
+        Unit::GigabytesPerSecond,
+        &[],
+    ),
+    plan(
+        Work::GetTable,
+        "get 1 GiB table",
+        Unit::Nanoseconds,
+        &[Peer::Plasma, Peer::Allowance],
+    ),
+    plan(
+        Work::FirstFullRead,
+        "first full read of 1 GiB",
+        Unit::GigabytesPerSecond,
+        &[Peer::Itself, Peer::Plasma],
+    ),
+    plan(
+        Work::TwoReaders,
+        "two readers one object",
+        Unit::PerSecond,
+        &[Peer::Itself],
+    ),
+    plan(
+        Work::PutWithMany,
+        "put with 1M live",
+        Unit::Nanoseconds,
+        &[Peer::Itself],
+    ),
+    plan(
+        Work::HotSubsetWithMany,
+        "hot subset with 1M live",
+        Unit::Nanoseconds,
+        &[Peer::Itself],
+    ),
+    plan(
+        Work::RandomGetWithMany,
+        "random get with 1M live",
+        Unit::Nanoseconds,
+        &[Peer::PointerChase],
+    ),
+    plan(
+        Work::SealToGetHot,
+        "seal to get hot",
+        Unit::Nanoseconds,
+        &[Peer::Iceoryx2],
+    ),
+    plan(
+        Work::SealToGetAsleep,
+        "seal to get asleep",
+        Unit::Nanoseconds,
+        &[Peer::Futex],
+    ),
+    plan(
+        Work::MetadataPerObject,
+        "metadata per object",
+        Unit::Bytes,
+        &[],
+    ),
+    plan(
+        Work::DeadClientHolds,
+        "40,000 holds of a dead client gone",
+        Unit::Nanoseconds,
+        &[],
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_hold_no_comma_before_a_peer() {
+        for (index, plan) in STORE_WORKS.iter().enumerate() {
+            assert!(!plan.name.contains(", "), "{}", plan.name);
+            assert!(
+                STORE_WORKS[..index]
+                    .iter()
+                    .all(|other| other.name != plan.name)
+            );
+        }
+    }
+
+    #[test]
+    fn the_table_is_one_gibibyte() {
+        assert_eq!(
+            TABLE_COLUMNS * TABLE_BATCHES * TABLE_BATCH_ROWS * 8,
+            1 << 30
+        );
+    }
+
+    #[test]
+    fn a_ratio_above_one_is_ours_winning() {
+        assert_eq!(Unit::Nanoseconds.ratio(5.0, 10.0), 2.0);
+        assert_eq!(Unit::GigabytesPerSecond.ratio(10.0, 5.0), 2.0);
+    }
+}

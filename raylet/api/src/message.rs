@@ -1,0 +1,376 @@
+//! The messages: one struct each, one enum over all.
+//!
+//! The one thing to know: bodies are maps from field name to value, and every reply's field has a
+//! default, so a field may be added without a new version (the crate's docs say what may not). This
+//! file must not know bytes; `frame` does.
+
+use crate::ids::ObjectId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a client comes for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Want {
+    /// Create and read objects.
+    #[default]
+    Store,
+}
+
+/// A client introduces itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The version the client speaks; the frame carries it as well.
+    pub protocol_version: u32,
+    /// The client's pid as it sees itself. For logs only: the raylet asks the kernel.
+    pub pid: u32,
+    /// When the process started, in the kernel's ticks; 0 where the client does not know. Tells a
+    /// process that took over the pid from the one that connected.
+    #[serde(default)]
+    pub start_ticks: u64,
+    /// What the client calls itself; cut after [`LABEL_BYTES_MAX`].
+    pub label: String,
+    /// What the client comes for.
+    #[serde(default)]
+    pub want: Want,
+}
+
+/// Bytes of a label that are kept.
+pub const LABEL_BYTES_MAX: usize = 48;
+
+/// The raylet takes a client in. Three descriptors ride on the frame's first byte.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The client's row in the client table.
+    pub client_index: u32,
+    /// How often that row was reused.
+    pub client_generation: u64,
+    /// Names this run of the raylet; no other run has the same.
+    pub session_id: String,
+    /// Bytes of the data segment.
+    pub capacity_bytes: u64,
+    /// Slots of the object table.
+    pub slot_count: u64,
+    /// Rows of the client table.
+    pub max_clients: u32,
+    /// Layout of the segments; a client built for another must not map them.
+    pub layout_version: u32,
+    /// Where spilled objects are; absent where nothing is ever spilled.
+    #[serde(default)]
+    pub spill_directory: Option<String>,
+    /// The raylet's pid, as the raylet sees it.
+    #[serde(default)]
+    pub raylet_pid: u32,
+}
+
+/// A client leaves. From now on it must not touch shared memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Goodbye {}
+
+/// The raylet lets a client go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Farewell {}
+
+/// A client is about to put large objects and would like warm memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReserveHint {
+    /// How many bytes it expects to need soon.
+    pub bytes: u64,
+}
+
+/// Asks how the raylet is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {}
+
+/// How the raylet and its store are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StatusReply {
+    /// The session's name.
+    pub session: String,
+    /// Names this run of the raylet.
+    pub session_id: String,
+    /// The raylet's pid, as the raylet sees it.
+    pub raylet_pid: u32,
+    /// Milliseconds since the raylet was ready.
+    pub uptime_ms: u64,
+    /// Open connections, the asker's included.
+    pub connection_count: u64,
+    /// Connections closed because of bad bytes.
+    pub bad_connection_count: u64,
+    /// The store's numbers.
+    pub store: StoreStatus,
+}
+
+/// The store's numbers. All are sums at about one moment; nothing is stopped to count them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoreStatus {
+    /// Bytes of the data segment.
+    pub capacity_bytes: u64,
+    /// Bytes of live objects in memory.
+    pub used_bytes: u64,
+    /// Bytes of memory the kernel has given to the segments.
+    pub resident_bytes: u64,
+    /// Bytes allocated ahead and free.
+    pub warm_bytes: u64,
+    /// Bytes of live objects on disk.
+    pub spilled_bytes: u64,
+    /// Live objects.
+    pub object_count: u64,
+    /// Live objects on disk.
+    pub spilled_object_count: u64,
+    /// Slots of the object table.
+    pub slot_count: u64,
+    /// Clients that are in.
+    pub client_count: u32,
+    /// Rows of the client table.
+    pub max_clients: u32,
+    /// Clients that died and were swept.
+    pub swept_client_count: u64,
+    /// Bytes the dead held and that were reclaimed.
+    pub reclaimed_bytes: u64,
+    /// Whatever else the store counts, by name.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// Asks for a page of the objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListObjects {
+    /// 0, or `next_cursor` of the page before.
+    pub cursor: u64,
+    /// How many at most; the raylet gives no more than [`PAGE_COUNT_MAX`].
+    pub count_max: u32,
+}
+
+/// Entries of one page at most, so that a page stays far below the frame's limit.
+pub const PAGE_COUNT_MAX: u32 = 1024;
+/// Holders listed for one object at most; the counts beside the list are of all.
+pub const HOLDERS_COUNT_MAX: usize = 8;
+
+/// A page of the objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ObjectsReply {
+    /// The objects of the page.
+    pub objects: Vec<ObjectInfo>,
+    /// Where the next page begins; absent after the last.
+    pub next_cursor: Option<u64>,
+}
+
+/// Where an object is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ObjectState {
+    /// Being written.
+    Created,
+    /// Sealed, bytes in memory.
+    Sealed,
+    /// Sealed, bytes on disk.
+    Spilled,
+    /// A state this reader does not know.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// One object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectInfo {
+    /// Its id.
+    pub id: ObjectId,
+    /// Its payload.
+    pub bytes: u64,
+    /// Where it is in its life.
+    pub state: ObjectState,
+    /// References of all clients.
+    pub reference_count: u64,
+    /// Pins of all clients.
+    pub pin_count: u64,
+    /// The first [`HOLDERS_COUNT_MAX`] clients that hold it.
+    #[serde(default)]
+    pub holders: Vec<Holder>,
+}
+
+/// A client's hold on an object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The client's row.
+    pub client_index: u32,
+    /// The client's process.
+    pub pid: u32,
+    /// Whether it names the object.
+    pub reference: bool,
+    /// Whether it looks at the bytes.
+    pub pin: bool,
+}
+
+/// Asks for a page of the clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListClients {
+    /// 0, or `next_cursor` of the page before.
+    pub cursor: u64,
+    /// How many at most; the raylet gives no more than [`PAGE_COUNT_MAX`].
+    pub count_max: u32,
+}
+
+/// A page of the clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClientsReply {
+    /// The clients of the page.
+    pub clients: Vec<ClientInfo>,
+    /// Where the next page begins; absent after the last.
+    pub next_cursor: Option<u64>,
+}
+
+/// One client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClientInfo {
+    /// Its row in the client table.
+    pub client_index: u32,
+    /// How often that row was reused.
+    pub client_generation: u64,
+    /// Its process, as the raylet sees it.
+    pub pid: u32,
+    /// What it calls itself.
+    pub label: String,
+    /// Objects it names.
+    pub reference_count: u64,
+    /// Objects it looks at.
+    pub pin_count: u64,
+    /// Memory that only it can use: its chunks and extents.
+    pub granted_bytes: u64,
+}
+
+/// Asks the raylet to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shutdown {}
+
+/// The raylet is about to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// Clients that were still in.
+    pub client_count: u32,
+}
+
+/// Why a request failed, for programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ErrorCode {
+    /// The peer speaks another version. Numbers: `supported`, `found`.
+    UnsupportedVersion,
+    /// The bytes were no frame; the connection is closed.
+    BadFrame,
+    /// A whole message, but not one the raylet takes. Numbers: `kind`.
+    UnexpectedMessage,
+    /// The client table is full. Numbers: `max_clients`.
+    TooManyClients,
+    /// The connection said `Hello` before.
+    AlreadyAdmitted,
+    /// The message needs a `Hello` first.
+    NotAdmitted,
+    /// The kernel does not show the raylet the peer's process (it is in a pid namespace of its own,
+    /// or already gone), so its death could not be noticed. Numbers: `pid`.
+    PeerInvisible,
+    /// The raylet is ending.
+    ShuttingDown,
+    /// The raylet failed. Numbers: `errno`, where there is one.
+    Internal,
+    /// A code this reader does not know.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// The raylet could not do what was asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Error {
+    /// Why, for programs.
+    pub code: ErrorCode,
+    /// Why, for people.
+    pub text: String,
+    /// The numbers of the matter, by name.
+    #[serde(default)]
+    pub numbers: BTreeMap<String, u64>,
+}
+
+impl Error {
+    /// An error with its numbers.
+    pub fn new(code: ErrorCode, text: impl Into<String>, numbers: &[(&str, u64)]) -> Error {
+        let numbers = numbers
+            .iter()
+            .map(|&(name, value)| (name.to_owned(), value))
+            .collect();
+        Error {
+            code,
+            text: text.into(),
+            numbers,
+        }
+    }
+}
+
+macro_rules! messages {
+    ($($name:ident = $kind:literal,)*) => {
+        /// Any message.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub enum Message {
+            $(#[doc = concat!("See [`", stringify!($name), "`].")] $name($name),)*
+        }
+
+        impl Message {
+            /// The number that stands for the message in a frame.
+            pub fn kind(&self) -> u16 {
+                match self { $(Message::$name(_) => $kind,)* }
+            }
+
+            /// The message's name, for errors and logs.
+            pub fn name(&self) -> &'static str {
+                match self { $(Message::$name(_) => stringify!($name),)* }
+            }
+
+            pub(crate) fn encode_body(
+                &self,
+                out: &mut Vec<u8>,
+            ) -> Result<(), rmp_serde::encode::Error> {
+                match self { $(Message::$name(body) => rmp_serde::encode::write_named(out, body),)* }
+            }
+
+            /// `None` where nobody knows the kind.
+            pub(crate) fn decode_body(
+                kind: u16,
+                body: &mut &[u8],
+            ) -> Option<Result<Message, rmp_serde::decode::Error>> {
+                match kind {
+                    $($kind => Some(rmp_serde::from_read(body).map(Message::$name)),)*
+                    _ => None,
+                }
+            }
+        }
+
+        $(impl From<$name> for Message {
+            fn from(body: $name) -> Message {
+                Message::$name(body)
+            }
+        })*
+    };
+}
+
+messages! {
+    Hello = 1,
+    Welcome = 2,
+    Goodbye = 3,
+    Farewell = 4,
+    ReserveHint = 5,
+    Status = 6,
+    StatusReply = 7,
+    ListObjects = 8,
+    ObjectsReply = 9,
+    ListClients = 10,
+    ClientsReply = 11,
+    Shutdown = 12,
+    Ending = 13,
+    Error = 14,
+}

@@ -1,0 +1,221 @@
+//! `raylet start`: in the foreground, or as a process of its own that outlives the shell.
+//!
+//! The one thing to know: the background is this executable once more with `--foreground`. Its
+//! standard output is a pipe on which it says when it serves; its standard error is ours until then,
+//! so the reason of a failure is seen. This file must not decide what a raylet does.
+
+use super::{CliError, SessionOptions, bytes, print};
+use crate::bare::BareKeeper;
+use crate::keeper::ObjectKeeper;
+use crate::raylet::{Config, DEFAULT_MAX_CLIENTS, Ender, KeeperFailure, Raylet};
+use crate::session::Session;
+use clap::Args;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use raylet_api::address;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+/// What the background process says before the path of its socket.
+const READY: &str = "ready ";
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    session: SessionOptions,
+    /// Size of the store, for example 2GiB [default: 30% of memory]
+    #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
+    capacity: Option<u64>,
+    /// Stay in the foreground; SIGTERM and SIGINT end it
+    #[arg(long)]
+    foreground: bool,
+    /// Where to make the directory for spilled objects [default: beside the socket, or /var/tmp]
+    #[arg(long, value_name = "DIRECTORY")]
+    spill_dir: Option<PathBuf>,
+    /// How many clients there may be at once
+    #[arg(long, value_name = "COUNT", default_value_t = DEFAULT_MAX_CLIENTS,
+          value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    max_clients: u32,
+    /// Say on standard output when it serves, then let go of all standard streams
+    #[arg(long, hide = true, requires = "foreground")]
+    announce: bool,
+}
+
+pub(super) fn run(options: &Options) -> Result<(), CliError> {
+    // Checked here, where the exit code of a bad name is ours to give.
+    options
+        .session
+        .directory()
+        .map_err(crate::session::SessionError::from)?;
+    match options.foreground {
+        true => run_here(options),
+        false => run_in_background(options),
+    }
+}
+
+fn run_here(options: &Options) -> Result<(), CliError> {
+    if options.announce {
+        // Out of the shell's session, so that its terminal's end is not ours. Fails only for the
+        // leader of a group, which a process just spawned is not.
+        let _ = nix::unistd::setsid();
+    }
+    let signals = block_signals()?;
+    raise_descriptor_limit();
+    let raylet = Raylet::start(&config(options)?, make_keeper)?;
+    spawn_signal_thread(signals, raylet.ender())?;
+    let socket_path = raylet.socket_path();
+    match options.announce {
+        true => announce(&raylet, &socket_path)?,
+        false => print(&format!("{}\n", socket_path.display())),
+    }
+    tracing::info!(socket = %socket_path.display(), "the raylet serves");
+    raylet.wait()?;
+    tracing::info!("the raylet has ended");
+    Ok(())
+}
+
+/// The store. The rim's own stand-in until the real one is behind the same trait.
+fn make_keeper(
+    config: &Config,
+    _session: &Session,
+) -> Result<Arc<dyn ObjectKeeper>, KeeperFailure> {
+    Ok(Arc::new(BareKeeper::new(
+        config.capacity_bytes,
+        config.max_clients,
+    )?))
+}
+
+fn config(options: &Options) -> Result<Config, CliError> {
+    let default = Config::default();
+    Ok(Config {
+        base: address::base_directory(),
+        session: options.session.session.clone(),
+        capacity_bytes: options.capacity.unwrap_or(default.capacity_bytes),
+        max_clients: options.max_clients,
+        spill_parent: absolute(options.spill_dir.as_deref())?,
+    })
+}
+
+fn absolute(path: Option<&Path>) -> Result<Option<PathBuf>, CliError> {
+    let what = "find the directory for spilled objects";
+    path.map(std::path::absolute)
+        .transpose()
+        .map_err(|source| CliError::Io { what, source })
+}
+
+/// Blocks the signals that end us, in every thread started from here on; one thread waits for them.
+fn block_signals() -> Result<SigSet, CliError> {
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
+        .into_iter()
+        .collect();
+    let blocked = signals.thread_block();
+    blocked.map_err(|errno| CliError::Io {
+        what: "block signals",
+        source: errno.into(),
+    })?;
+    Ok(signals)
+}
+
+fn spawn_signal_thread(signals: SigSet, ender: Ender) -> Result<(), CliError> {
+    let thread = std::thread::Builder::new().name("raylet-signals".to_owned());
+    let spawned = thread.spawn(move || {
+        while let Ok(signal) = signals.wait() {
+            tracing::info!(signal = signal.as_str(), "asked to end");
+            ender.end();
+        }
+    });
+    // Never joined: it ends with the process.
+    spawned.map(drop).map_err(|source| CliError::Io {
+        what: "start a thread",
+        source,
+    })
+}
+
+/// Each client costs two descriptors, a spill one more: take what we are allowed.
+fn raise_descriptor_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!(%error, soft, hard, "the limit of descriptors stays");
+    }
+}
+
+/// Says that we serve, then lets go of the pipe, the terminal and the directory we were started in.
+fn announce(raylet: &Raylet, socket_path: &Path) -> Result<(), CliError> {
+    let detach = || -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        let log = options.append(true).create(true).mode(0o600);
+        nix::unistd::dup2_stderr(log.open(raylet.session().log_path())?)?;
+        std::env::set_current_dir("/")?;
+        print(&format!("{READY}{}\n", socket_path.display()));
+        nix::unistd::dup2_stdout(File::options().write(true).open("/dev/null")?)?;
+        Ok(())
+    };
+    detach().map_err(|source| CliError::Io {
+        what: "go to the background",
+        source,
+    })
+}
+
+fn run_in_background(options: &Options) -> Result<(), CliError> {
+    let what = "start the raylet in the background";
+    let failed = |source| CliError::Io { what, source };
+    let mut child = command(options)?.spawn().map_err(failed)?;
+    match ready_path(&mut child).map_err(failed)? {
+        Some(path) => {
+            print(&format!("{path}\n"));
+            Ok(())
+        }
+        None => {
+            let status = child.wait().map_err(failed)?;
+            let code = status.code().and_then(|code| u8::try_from(code).ok());
+            // Ended without a word by a signal, or by a success that was none.
+            let exit_code = code.filter(|&code| code != 0).unwrap_or(1);
+            Err(CliError::NotStarted { exit_code })
+        }
+    }
+}
+
+/// This executable once more, with the same options spelled out.
+fn command(options: &Options) -> Result<Command, CliError> {
+    let what = "find this executable";
+    let executable = std::env::current_exe().map_err(|source| CliError::Io { what, source })?;
+    let mut command = Command::new(executable);
+    command.args([
+        "start",
+        "--foreground",
+        "--announce",
+        "--session",
+        &options.session.session,
+    ]);
+    command.args(["--max-clients", &options.max_clients.to_string()]);
+    if let Some(capacity) = options.capacity {
+        command.args(["--capacity", &capacity.to_string()]);
+    }
+    if let Some(path) = absolute(options.spill_dir.as_deref())? {
+        command.arg("--spill-dir").arg(path);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    Ok(command)
+}
+
+/// The socket's path once the child serves; `None` where it ended before. Waits as long as the
+/// child lives: it alone knows when it is ready.
+fn ready_path(child: &mut Child) -> io::Result<Option<String>> {
+    let Some(stdout) = child.stdout.take() else {
+        return Ok(None);
+    };
+    let mut line = Vec::new();
+    BufReader::new(stdout).read_until(b'\n', &mut line)?;
+    let line = std::ffi::OsStr::from_bytes(line.strip_suffix(b"\n").unwrap_or_default());
+    Ok(line
+        .to_string_lossy()
+        .strip_prefix(READY)
+        .map(str::to_owned))
+}

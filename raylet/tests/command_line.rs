@@ -1,0 +1,320 @@
+//! The executable: start, status, memory, doctor, stop, as a shell sees them.
+//!
+//! The one thing to know: each test has a session directory of its own, and whatever it started is
+//! ended when the test is, even by a failure. Nothing sleeps: `start` returns when the raylet serves,
+//! `stop` when nothing of it is left.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use raylet::ask::Asker;
+use raylet::session::{self, Record};
+use raylet_api::message::{Message, Status};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// A directory for sessions and a way to type commands.
+struct Shell {
+    base: tempfile::TempDir,
+    directory: PathBuf,
+}
+
+impl Shell {
+    fn new() -> Shell {
+        Shell::with_depth(0)
+    }
+
+    /// A directory whose path is longer by `depth` bytes than need be.
+    fn with_depth(depth: usize) -> Shell {
+        let base = tempfile::tempdir().unwrap();
+        let mut directory = base.path().to_owned();
+        if depth > 0 {
+            directory.push("d".repeat(depth));
+        }
+        Shell { base, directory }
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_raylet"));
+        command
+            .args(words)
+            .env("RAYLET_DIR", &self.directory)
+            .env_remove("RUST_LOG");
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
+    }
+
+    /// Runs a command that must end with `code`; returns what it printed.
+    #[track_caller]
+    fn check(&self, words: &[&str], code: i32) -> String {
+        let output = self.run(words);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {out}{err}");
+        match code {
+            0 => out,
+            _ => err,
+        }
+    }
+
+    fn record(&self, session: &str) -> Option<Record> {
+        session::record(&self.directory.join(session))
+    }
+
+    fn sessions(&self) -> usize {
+        std::fs::read_dir(&self.directory).map_or(0, Iterator::count)
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        for entry in std::fs::read_dir(&self.directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            self.run(&["stop", "--force", "--session", &name]);
+        }
+        let _ = session::sweep_stale(&self.directory);
+        // The directory itself goes with `base`.
+        let _ = self.base.path();
+    }
+}
+
+#[test]
+fn a_raylet_starts_answers_and_stops_without_a_trace() {
+    let shell = Shell::new();
+    let started = shell.check(&["start", "--capacity", "8MiB", "--max-clients", "5"], 0);
+    let socket = shell.directory.join("default/socket");
+    assert_eq!(started, format!("{}\n", socket.display()));
+    let record = shell.record("default").unwrap();
+    let status = shell.check(&["status"], 0);
+    assert!(
+        status.contains(&format!("pid                  {}\n", record.pid)),
+        "{status}"
+    );
+    assert!(status.contains("0 of 5"), "{status}");
+    let json = shell.check(&["status", "--format", "json"], 0);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["store"]["capacity_bytes"], 8 << 20);
+    let json = shell.check(&["memory", "--format", "json"], 0);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["objects"], serde_json::json!([]));
+    assert!(
+        shell
+            .check(&["memory"], 0)
+            .contains("0 objects, 0 B; 0 clients")
+    );
+    assert!(Path::new("/dev/shm").join(&record.door).exists());
+    assert!(shell.check(&["stop"], 0).contains("has ended"));
+    assert!(record.raylet().is_dead() || !session::is_held(&shell.directory).unwrap());
+    assert_eq!(shell.sessions(), 0);
+    assert!(!Path::new("/dev/shm").join(&record.door).exists());
+    assert!(!record.spill_directory.exists());
+}
+
+#[test]
+fn a_second_start_says_who_runs() {
+    let shell = Shell::new();
+    shell.check(&["start", "--capacity", "1MiB"], 0);
+    let pid = shell.record("default").unwrap().pid;
+    for words in [&["start"][..], &["start", "--foreground"]] {
+        let said = shell.check(words, 4);
+        let expected = format!("already running: session \"default\" belongs to pid {pid}");
+        assert!(said.contains(&expected), "{said}");
+    }
+    shell.check(&["stop"], 0);
+}
+
+#[test]
+fn commands_without_a_raylet_say_so() {
+    let shell = Shell::new();
+    for command in ["status", "memory", "stop"] {
+        let said = shell.check(&[command], 3);
+        assert!(said.starts_with("raylet: no raylet runs at "), "{said}");
+    }
+    assert!(
+        shell
+            .check(&["start", "--session", "../x"], 2)
+            .contains("cannot name a session")
+    );
+    assert!(
+        shell
+            .check(&["start", "--capacity", "lots"], 2)
+            .contains("is no size")
+    );
+    assert!(
+        shell
+            .check(&["start", "--spill-dir", "/nowhere/at/all"], 1)
+            .contains("/nowhere")
+    );
+    assert!(shell.check(&["--help"], 0).contains("Exit codes:"));
+    assert_eq!(shell.sessions(), 0);
+}
+
+#[test]
+fn sessions_do_not_disturb_each_other() {
+    let shell = Shell::new();
+    for session in ["one", "two"] {
+        shell.check(&["start", "--session", session, "--capacity", "1MiB"], 0);
+    }
+    let [one, two] = ["one", "two"].map(|session| shell.record(session).unwrap());
+    assert_ne!((&one.door, one.pid), (&two.door, two.pid));
+    shell.check(&["stop", "--session", "one"], 0);
+    shell.check(&["status", "--session", "one"], 3);
+    assert!(
+        shell
+            .check(&["status", "--session", "two"], 0)
+            .contains("session              two")
+    );
+    shell.check(&["doctor"], 0);
+    shell.check(&["stop", "--session", "two"], 0);
+}
+
+#[test]
+fn a_socket_path_may_be_long() {
+    let shell = Shell::with_depth(200);
+    let started = shell.check(&["start", "--capacity", "1MiB"], 0);
+    assert!(started.len() > 200);
+    shell.check(&["status"], 0);
+    shell.check(&["stop"], 0);
+}
+
+/// Waits until a killed process has let go of its session: its parent is not us, so the kernel is
+/// asked through the lock.
+fn wait_until_free(directory: &Path) {
+    while session::is_held(directory).unwrap() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_a_killed_raylet_left_is_swept() {
+    let shell = Shell::new();
+    let spill = tempfile::tempdir().unwrap();
+    let spill_text = spill.path().to_str().unwrap();
+    for sweeper in [&["start", "--capacity", "1MiB"][..], &["doctor"], &["stop"]] {
+        let words = [
+            "start",
+            "--session",
+            "dead",
+            "--capacity",
+            "1MiB",
+            "--spill-dir",
+            spill_text,
+        ];
+        shell.check(&words, 0);
+        let dead = shell.record("dead").unwrap();
+        let door = Path::new("/dev/shm").join(&dead.door);
+        assert!(door.exists() && dead.spill_directory.exists());
+        kill(Pid::from_raw(dead.pid as i32), Signal::SIGKILL).unwrap();
+        wait_until_free(&shell.directory.join("dead"));
+        assert!(door.exists());
+        shell.check(sweeper, if sweeper[0] == "stop" { 3 } else { 0 });
+        assert!(!door.exists(), "{sweeper:?}");
+        assert!(!dead.spill_directory.exists(), "{sweeper:?}");
+        assert!(shell.record("dead").is_none(), "{sweeper:?}");
+        if sweeper[0] == "start" {
+            shell.check(&["stop"], 0);
+        }
+        assert_eq!(shell.sessions(), 0);
+    }
+}
+
+#[test]
+fn the_same_session_starts_again_after_a_kill() {
+    let shell = Shell::new();
+    shell.check(&["start", "--capacity", "1MiB"], 0);
+    let dead = shell.record("default").unwrap();
+    kill(Pid::from_raw(dead.pid as i32), Signal::SIGKILL).unwrap();
+    wait_until_free(&shell.directory.join("default"));
+    shell.check(&["status"], 3);
+    shell.check(&["start", "--capacity", "1MiB"], 0);
+    assert!(!Path::new("/dev/shm").join(&dead.door).exists());
+    shell.check(&["stop"], 0);
+}
+
+/// A raylet in the foreground that has said it serves.
+fn foreground(shell: &Shell) -> Child {
+    let mut command = shell.command(&["start", "--foreground", "--capacity", "1MiB"]);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let stdout = child.stdout.as_mut().unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
+    assert!(line.ends_with("/socket\n"), "{line:?}");
+    child
+}
+
+#[test]
+fn signals_end_a_raylet_cleanly() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let shell = Shell::new();
+        let mut child = foreground(&shell);
+        let record = shell.record("default").unwrap();
+        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+        assert!(child.wait().unwrap().success());
+        assert_eq!(shell.sessions(), 0);
+        assert!(!Path::new("/dev/shm").join(&record.door).exists());
+    }
+}
+
+#[test]
+fn a_stopped_raylet_shows_its_door_and_ends_by_force() {
+    let shell = Shell::new();
+    shell.check(&["start", "--capacity", "1MiB"], 0);
+    let record = shell.record("default").unwrap();
+    kill(Pid::from_raw(record.pid as i32), Signal::SIGSTOP).unwrap();
+    let output = shell.run(&["status"]);
+    assert_eq!(output.status.code(), Some(5));
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert!(out.contains("does not answer; its door says"), "{out}");
+    shell.check(&["stop", "--force"], 0);
+    assert_eq!(shell.sessions(), 0);
+    assert!(!Path::new("/dev/shm").join(&record.door).exists());
+}
+
+#[test]
+fn two_starts_at_once_give_one_raylet() {
+    let shell = Shell::new();
+    let start = || {
+        shell
+            .command(&["start", "--capacity", "1MiB"])
+            .stderr(Stdio::null())
+            .spawn()
+    };
+    let children = [start().unwrap(), start().unwrap(), start().unwrap()];
+    let mut codes = children.map(|mut child| child.wait().unwrap().code());
+    codes.sort();
+    assert_eq!(codes, [Some(0), Some(4), Some(4)]);
+    let mut asker = Asker::connect(&shell.directory.join("default")).unwrap();
+    assert!(matches!(
+        asker.ask(Status {}).unwrap(),
+        Message::StatusReply(_)
+    ));
+    shell.check(&["stop"], 0);
+}
+
+#[test]
+fn doctor_speaks_json() {
+    let shell = Shell::new();
+    let output = shell.run(&["doctor", "--format", "json"]);
+    let checks: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let names: Vec<_> = checks
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|check| &check["name"])
+        .collect();
+    assert!(
+        names.contains(&&"kernel".into()) && names.contains(&&"/dev/shm".into()),
+        "{names:?}"
+    );
+}

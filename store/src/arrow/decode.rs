@@ -1,0 +1,463 @@
+//! File bytes to record batches, without copying a value.
+//!
+//! The one thing to know: every number in the metadata is an allegation. Places and lengths are
+//! checked on every decode, for that is cheap; values (offsets, UTF-8, keys) only until somebody
+//! has checked them once. What makes hostile bytes harmless:
+//!
+//! * messages are disjoint, and so are the buffers of a message: work is linear in the bytes;
+//! * flatbuffers may not expand to more than a few times their size, types nest to a limit;
+//! * no allocation follows a claimed row count: only buffers that exist are looked at.
+//!
+//! Files of other writers may align buffers to 8 bytes only. Such a buffer is copied where Rust
+//! needs more (decimals, views): never ours. Nothing here writes, or reads compressed bodies.
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+
+use arrow_array::{ArrayRef, RecordBatch, make_array};
+use arrow_buffer::{BooleanBuffer, Buffer, MutableBuffer, NullBuffer};
+use arrow_data::ArrayData;
+use arrow_ipc::{Block, FieldNode, Footer, MetadataVersion};
+use arrow_schema::{DataType, Field, SchemaRef, UnionFields, UnionMode};
+
+use super::body::{Body, Node, Source};
+use super::error::{Feature, Part};
+use super::message::{Message, number, read_footer, read_schema};
+use super::schema::fixed_width;
+use super::{ALIGNMENT, DecodeError, Table, check, dictionary};
+
+/// How many arrays inside dictionaries may be shared out beyond what the bytes pay for.
+const SHARED_ARRAYS_FREE: usize = 4096;
+
+/// Decodes a table whose buffers all point into `bytes`, which owns whatever keeps them in place.
+///
+/// With `validated` the values are taken to be valid Arrow: say so only of bytes that our own
+/// writer made, or that have passed this function before, unchanged.
+pub fn decode(bytes: Buffer, validated: bool) -> Result<Table, DecodeError> {
+    let footer = read_footer(&bytes)?;
+    let schema = read_schema(&bytes, &footer)?;
+    let mut reader = Reader::new(&bytes, validated, &footer)?;
+    let blocks = footer.recordBatches();
+    let count = blocks.map_or(0, |blocks| blocks.len());
+    let mut batches = Vec::with_capacity(count);
+    for block in blocks.into_iter().flatten() {
+        batches.push(reader.batch(block, &schema)?);
+    }
+    Ok(Table { schema, batches })
+}
+
+/// Decodes the schema alone.
+pub fn decode_schema(bytes: &Buffer) -> Result<SchemaRef, DecodeError> {
+    let footer = read_footer(bytes)?;
+    read_schema(bytes, &footer)
+}
+
+/// A dictionary, read when the first column asks for it.
+enum Dictionary<'a> {
+    Unread(Vec<(Message<'a>, arrow_ipc::DictionaryBatch<'a>)>),
+    Reading,
+    Read {
+        values: ArrayData,
+        array_count: usize,
+    },
+}
+
+struct Reader<'a> {
+    bytes: &'a Buffer,
+    validated: bool,
+    dictionaries: HashMap<i64, Dictionary<'a>>,
+    /// Bytes of messages that may still be claimed: they are disjoint.
+    unclaimed_bytes: usize,
+    /// Bytes that may still be copied for alignment or to join a dictionary's parts.
+    copyable_bytes: usize,
+    /// Arrays inside dictionaries that may still be handed to columns.
+    shareable_arrays: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn new(bytes: &'a Buffer, validated: bool, footer: &Footer<'a>) -> Result<Self, DecodeError> {
+        let mut reader = Self {
+            bytes,
+            validated,
+            dictionaries: HashMap::new(),
+            unclaimed_bytes: bytes.len(),
+            copyable_bytes: bytes.len(),
+            shareable_arrays: SHARED_ARRAYS_FREE + bytes.len() / size_of::<FieldNode>(),
+        };
+        for block in footer.dictionaries().into_iter().flatten() {
+            reader.list_dictionary(block)?;
+        }
+        Ok(reader)
+    }
+
+    fn list_dictionary(&mut self, block: &Block) -> Result<(), DecodeError> {
+        let message = self.message(block)?;
+        let feature = Feature::MessageKind;
+        let dictionary = message
+            .header
+            .header_as_dictionary_batch()
+            .ok_or(DecodeError::Unsupported { feature })?;
+        let id = dictionary.id();
+        let entry = self
+            .dictionaries
+            .entry(id)
+            .or_insert_with(|| Dictionary::Unread(Vec::new()));
+        let Dictionary::Unread(parts) = entry else {
+            return Err(DecodeError::Dictionary { id });
+        };
+        // A file's dictionary may grow, but not be replaced.
+        if parts.is_empty() == dictionary.isDelta() {
+            return Err(DecodeError::Dictionary { id });
+        }
+        parts.push((message, dictionary));
+        Ok(())
+    }
+
+    fn message(&mut self, block: &Block) -> Result<Message<'a>, DecodeError> {
+        let message = Message::read(self.bytes, block)?;
+        let (claimed, available) = (message.bytes, self.bytes.len());
+        let left = self.unclaimed_bytes.checked_sub(claimed);
+        self.unclaimed_bytes = left.ok_or(DecodeError::Overlapping { claimed, available })?;
+        Ok(message)
+    }
+
+    fn batch(&mut self, block: &Block, schema: &SchemaRef) -> Result<RecordBatch, DecodeError> {
+        let message = self.message(block)?;
+        let feature = Feature::MessageKind;
+        let batch = message
+            .header
+            .header_as_record_batch()
+            .ok_or(DecodeError::Unsupported { feature })?;
+        let rows = number(Part::Rows, batch.length())?;
+        let mut body = Body::new(&message, &batch)?;
+        let mut columns = Vec::with_capacity(schema.fields().len());
+        for field in schema.fields() {
+            columns.push(self.column(field, rows, &mut body)?);
+        }
+        body.finish()?;
+        // SAFETY: `column` checked that each column is as long as the batch, and it made the
+        // column of its field's type.
+        Ok(unsafe { RecordBatch::new_unchecked(schema.clone(), columns, rows) })
+    }
+
+    fn column(
+        &mut self,
+        field: &Field,
+        rows: usize,
+        body: &mut Body<'a>,
+    ) -> Result<ArrayRef, DecodeError> {
+        let data = self.array(field.data_type(), dictionary_id(field), body)?;
+        if data.len() != rows {
+            return Err(DecodeError::ChildLength {
+                rows: data.len(),
+                needed: rows,
+            });
+        }
+        let null_count = data.null_count();
+        if null_count > 0 && !field.is_nullable() {
+            return Err(DecodeError::UnexpectedNulls { null_count });
+        }
+        Ok(make_array(data))
+    }
+
+    fn field(&mut self, field: &Field, body: &mut Body<'a>) -> Result<ArrayData, DecodeError> {
+        self.array(field.data_type(), dictionary_id(field), body)
+    }
+
+    /// Reads the next array of the body. Recursion is bounded: `check_fields` bounded the types.
+    fn array(
+        &mut self,
+        data_type: &DataType,
+        dictionary_id: Option<i64>,
+        body: &mut Body<'a>,
+    ) -> Result<ArrayData, DecodeError> {
+        use DataType::*;
+        let node = body.node()?;
+        match data_type {
+            Null => return self.made(data_type, node.rows, None, vec![], vec![]),
+            Union(fields, mode) => return self.union(data_type, fields, *mode, node.rows, body),
+            RunEndEncoded(run_ends, values) => {
+                let children = vec![self.field(run_ends, body)?, self.field(values, body)?];
+                return self.run_ends(data_type, node.rows, children);
+            }
+            _ => {}
+        }
+        let nulls = self.nulls(node, body)?;
+        let rows = node.rows;
+        let (buffers, children) = match data_type {
+            Boolean => (
+                vec![body.values(self, rows.div_ceil(8), 1, 1, rows)?],
+                vec![],
+            ),
+            Utf8 | Binary => (
+                vec![body.offsets(self, rows, 4)?, body.bytes(self)?],
+                vec![],
+            ),
+            LargeUtf8 | LargeBinary => (
+                vec![body.offsets(self, rows, 8)?, body.bytes(self)?],
+                vec![],
+            ),
+            Utf8View | BinaryView => (body.views(self, rows)?, vec![]),
+            List(item) | Map(item, _) => (
+                vec![body.offsets(self, rows, 4)?],
+                vec![self.field(item, body)?],
+            ),
+            LargeList(item) => (
+                vec![body.offsets(self, rows, 8)?],
+                vec![self.field(item, body)?],
+            ),
+            ListView(item) => (body.entries(self, rows, 4)?, vec![self.field(item, body)?]),
+            LargeListView(item) => (body.entries(self, rows, 8)?, vec![self.field(item, body)?]),
+            FixedSizeList(item, size) => {
+                let items = self.field(item, body)?;
+                let needed = rows.checked_mul(*size as usize);
+                (vec![], vec![at_least(items, needed.unwrap_or(usize::MAX))?])
+            }
+            Struct(fields) => {
+                let children = fields
+                    .iter()
+                    .map(|field| at_least(self.field(field, body)?, rows));
+                (vec![], children.collect::<Result<_, _>>()?)
+            }
+            Dictionary(key, values) => {
+                let (width, align) = fixed_width(key).unwrap_or((8, 8));
+                let keys = body.values(self, rows, width, align, rows)?;
+                (vec![keys], vec![self.dictionary(dictionary_id, values)?])
+            }
+            other => {
+                let invalid = || DecodeError::Type {
+                    data_type: other.clone(),
+                };
+                let (width, align) = fixed_width(other).ok_or_else(invalid)?;
+                (vec![body.values(self, rows, width, align, rows)?], vec![])
+            }
+        };
+        self.made(data_type, rows, nulls, buffers, children)
+    }
+
+    fn made(
+        &self,
+        data_type: &DataType,
+        rows: usize,
+        nulls: Option<NullBuffer>,
+        buffers: Vec<Buffer>,
+        children: Vec<ArrayData>,
+    ) -> Result<ArrayData, DecodeError> {
+        let builder = ArrayData::builder(data_type.clone())
+            .len(rows)
+            .nulls(nulls)
+            .buffers(buffers)
+            .child_data(children);
+        // SAFETY: (1) the buffers and children are those of the type, long enough for the rows and
+        // aligned: `array` and `Body` checked. (2) The values are valid: `check_values` says so
+        // below before anybody sees the array, or the caller of `decode` has promised it.
+        let data = unsafe { builder.build_unchecked() };
+        if !self.validated {
+            check::check_values(&data)?;
+        }
+        Ok(data)
+    }
+
+    fn nulls(&self, node: Node, body: &mut Body<'a>) -> Result<Option<NullBuffer>, DecodeError> {
+        let Node { rows, null_count } = node;
+        let bits = body.buffer(self)?;
+        if null_count == 0 {
+            return Ok(None);
+        }
+        let needed = rows.div_ceil(8);
+        if bits.len() < needed {
+            return Err(DecodeError::ShortBuffer {
+                rows,
+                needed,
+                bytes: bits.len(),
+            });
+        }
+        let bits = BooleanBuffer::new(bits, 0, rows);
+        if !self.validated {
+            let actual = rows - bits.count_set_bits();
+            if actual != null_count {
+                return Err(DecodeError::NullCount {
+                    claimed: null_count,
+                    actual,
+                });
+            }
+        }
+        // SAFETY: the count was compared just now, or the caller of `decode` has promised it.
+        Ok(Some(unsafe { NullBuffer::new_unchecked(bits, null_count) }))
+    }
+
+    fn union(
+        &mut self,
+        data_type: &DataType,
+        fields: &UnionFields,
+        mode: UnionMode,
+        rows: usize,
+        body: &mut Body<'a>,
+    ) -> Result<ArrayData, DecodeError> {
+        if body.version < MetadataVersion::V5 {
+            // Unions had a validity bitmap until version 5.
+            body.buffer(self)?;
+        }
+        let mut buffers = vec![body.values(self, rows, 1, 1, rows)?];
+        let mut child_rows = rows;
+        if mode == UnionMode::Dense {
+            buffers.push(body.values(self, rows, 4, 4, rows)?);
+            child_rows = 0;
+        }
+        let children = fields
+            .iter()
+            .map(|(_, field)| at_least(self.field(field, body)?, child_rows));
+        let children = children.collect::<Result<_, _>>()?;
+        self.made(data_type, rows, None, buffers, children)
+    }
+
+    fn run_ends(
+        &mut self,
+        data_type: &DataType,
+        rows: usize,
+        children: Vec<ArrayData>,
+    ) -> Result<ArrayData, DecodeError> {
+        let (run_ends, values) = (&children[0], &children[1]);
+        if run_ends.len() != values.len() {
+            return Err(DecodeError::ChildLength {
+                rows: values.len(),
+                needed: run_ends.len(),
+            });
+        }
+        match run_ends.null_count() {
+            0 => self.made(data_type, rows, None, vec![], children),
+            null_count => Err(DecodeError::UnexpectedNulls { null_count }),
+        }
+    }
+
+    fn dictionary(
+        &mut self,
+        id: Option<i64>,
+        data_type: &DataType,
+    ) -> Result<ArrayData, DecodeError> {
+        let id = id.unwrap_or_default();
+        let Some(entry) = self.dictionaries.get_mut(&id) else {
+            // A dictionary may be left out if no valid key needs it.
+            return Ok(ArrayData::new_empty(data_type));
+        };
+        if let Dictionary::Unread(parts) = entry {
+            let parts = std::mem::take(parts);
+            *entry = Dictionary::Reading;
+            let values = self.join_dictionary(&parts, data_type)?;
+            let array_count = array_count(&values);
+            self.dictionaries.insert(
+                id,
+                Dictionary::Read {
+                    values,
+                    array_count,
+                },
+            );
+        }
+        match self.dictionaries.get(&id) {
+            Some(Dictionary::Read {
+                values,
+                array_count,
+            }) if values.data_type() == data_type => {
+                let bytes = self.bytes.len();
+                let left = self.shareable_arrays.checked_sub(*array_count);
+                self.shareable_arrays = left.ok_or(DecodeError::TooCostly { bytes })?;
+                Ok(values.clone())
+            }
+            _ => Err(DecodeError::Dictionary { id }),
+        }
+    }
+
+    /// Usually there is one part, and nothing is copied.
+    fn join_dictionary(
+        &mut self,
+        parts: &[(Message<'a>, arrow_ipc::DictionaryBatch<'a>)],
+        data_type: &DataType,
+    ) -> Result<ArrayData, DecodeError> {
+        if parts.len() > 1 && data_type.is_nested() {
+            return Err(DecodeError::Unsupported {
+                feature: Feature::NestedDelta,
+            });
+        }
+        let mut values = Vec::with_capacity(parts.len());
+        for (message, part) in parts {
+            values.push(self.dictionary_part(message, part, data_type)?);
+        }
+        if values.len() == 1 {
+            return Ok(values.remove(0));
+        }
+        self.check_joinable(&values)?;
+        dictionary::concatenate(&values.iter().collect::<Vec<_>>())
+            .map_err(|source| DecodeError::Data { source })
+    }
+
+    fn dictionary_part(
+        &mut self,
+        message: &Message<'a>,
+        part: &arrow_ipc::DictionaryBatch<'a>,
+        data_type: &DataType,
+    ) -> Result<ArrayData, DecodeError> {
+        let missing = DecodeError::Missing {
+            offset: message.offset,
+            part: Part::Header,
+        };
+        let batch = part.data().ok_or(missing)?;
+        let mut body = Body::new(message, &batch)?;
+        let values = self.array(data_type, None, &mut body)?;
+        body.finish()?;
+        Ok(values)
+    }
+
+    /// The parts of a joined dictionary are copied: that must stay in proportion.
+    fn check_joinable(&mut self, values: &[ArrayData]) -> Result<(), DecodeError> {
+        let bytes = self.bytes.len();
+        for part in values {
+            let buffers: usize = part.buffers().iter().map(|buffer| buffer.len()).sum();
+            // A type without buffers could claim any length at no cost.
+            let has_buffers = !part.buffers().is_empty() && buffers >= part.len() / 8;
+            let left = self
+                .copyable_bytes
+                .checked_sub(buffers)
+                .filter(|_| has_buffers);
+            self.copyable_bytes = left.ok_or(DecodeError::TooCostly { bytes })?;
+        }
+        Ok(())
+    }
+}
+
+impl Source for Reader<'_> {
+    fn bytes(&self) -> &Buffer {
+        self.bytes
+    }
+
+    fn aligned(&mut self, buffer: Buffer, align: usize) -> Result<Buffer, DecodeError> {
+        if buffer.as_ptr().align_offset(align) == 0 {
+            return Ok(buffer);
+        }
+        let bytes = self.bytes.len();
+        let left = self.copyable_bytes.checked_sub(buffer.len());
+        self.copyable_bytes = left.ok_or(DecodeError::TooCostly { bytes })?;
+        let mut copy = MutableBuffer::with_capacity(buffer.len());
+        copy.extend_from_slice(&buffer);
+        Ok(copy.into())
+    }
+}
+
+fn at_least(child: ArrayData, needed: usize) -> Result<ArrayData, DecodeError> {
+    match child.len() {
+        rows if rows < needed => Err(DecodeError::ChildLength { rows, needed }),
+        _ => Ok(child),
+    }
+}
+
+fn array_count(data: &ArrayData) -> usize {
+    1 + data.child_data().iter().map(array_count).sum::<usize>()
+}
+
+fn dictionary_id(field: &Field) -> Option<i64> {
+    // Arrow means to drop ids from its public fields, but offers no other way to them yet.
+    #[expect(deprecated)]
+    field.dict_id()
+}
+
+// The buffers of our own files satisfy every type Rust has.
+const _: () = assert!(ALIGNMENT.is_multiple_of(align_of::<u128>()));

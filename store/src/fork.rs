@@ -1,0 +1,131 @@
+//! A forked child becomes a client of its own, before `fork` returns.
+//!
+//! The one thing to know: the parent reserves a number and copies its holds into that row before
+//! the fork, so nothing the child inherits is ever unheld. If the parent ends first, the row is
+//! swept with it, and the child finds that it is nobody: it may read nothing and make nothing.
+
+use crate::hold::{DECIDING, HOLDS};
+use crate::layout::CELLS_PER_PAGE;
+use crate::members::ClientId;
+use crate::store::{Inner, Local};
+use crate::sync::{Ordering, fence_after_rmw};
+use crate::tables::Party;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use store_shm::fork::AtFork;
+use store_shm::liveness::ProcessId;
+use store_shm::segment::SegmentError;
+
+/// The number reserved for the child of a fork under way; 0 between forks.
+#[derive(Default)]
+pub(crate) struct Forking {
+    child: AtomicU64,
+    /// What `Inner::local` holds is the parent's.
+    is_stale: AtomicBool,
+    starting: Mutex<()>,
+}
+
+/// Has the store follow every fork of this process.
+pub(crate) fn register(inner: &Arc<Inner>) {
+    let weak: Weak<Inner> = Arc::downgrade(inner);
+    store_shm::fork::register(weak);
+}
+
+impl AtFork for Inner {
+    fn before_fork(&self) {
+        let party = self.party();
+        if party.me == 0 {
+            return;
+        }
+        let label = self.tables.client(party.me).label_text();
+        let Ok(child) = self.tables.admit(ProcessId::current(), &label, Some(party.me), self.now_ms()) else {
+            // No row is free: the child will be nobody.
+            return;
+        };
+        party.copy_row(child.number);
+        let packed = u64::from(child.generation) << 16 | u64::from(child.number);
+        self.fork.child.store(packed, Ordering::SeqCst);
+    }
+
+    fn after_fork_in_parent(&self) {
+        self.fork.child.store(0, Ordering::SeqCst);
+    }
+
+    fn after_fork_in_child(&self) {
+        let packed = self.fork.child.swap(0, Ordering::SeqCst);
+        let child = ClientId { number: packed as u16, generation: (packed >> 16) as u16 };
+        let joined = child.number != 0 && self.tables.join(child, ProcessId::current()).is_ok();
+        let number = if joined { child.number } else { 0 };
+        self.me.store(u32::from(number), Ordering::SeqCst);
+        // No mapping may be made in here: what is this process' own is made when first needed.
+        self.fork.is_stale.store(true, Ordering::SeqCst);
+        self.tables.ring_keeper();
+    }
+}
+
+impl Inner {
+    /// What is this process' own: heap, window, keeper.
+    #[inline]
+    pub(crate) fn local(&self) -> &Local {
+        if self.fork.is_stale.load(Ordering::Relaxed) {
+            self.start_over();
+        }
+        self.local.get()
+    }
+
+    /// In a child, before it first makes something: its own heap, window and (absent) keeper.
+    #[cold]
+    fn start_over(&self) {
+        // A child's other threads, if it has some by now, wait for the first to be done.
+        let _one = self.fork.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.fork.is_stale.load(Ordering::SeqCst) {
+            return;
+        }
+        match self.new_local() {
+            Ok(local) => self.local.replace_in_child(local),
+            // Without a window of its own it can read, and every put says that it was forked.
+            Err(error) => tracing::warn!(%error, "a forked child could not map the store for writing"),
+        }
+        self.fork.is_stale.store(false, Ordering::SeqCst);
+    }
+
+    fn new_local(&self) -> Result<Local, SegmentError> {
+        Local::new(&self.tables, &self.data, self.party().me)
+    }
+}
+
+impl Party<'_> {
+    /// Gives `child` every hold that this client has.
+    fn copy_row(&self, child: u16) {
+        let words = self.tables.geometry.touched_words() as usize;
+        for word in 0..words {
+            let mut pages = self.tables.touched[usize::from(self.me) * words + word].load(Ordering::SeqCst);
+            while pages != 0 {
+                let page = word as u64 * 64 + u64::from(pages.trailing_zeros());
+                pages &= pages - 1;
+                let first = page * CELLS_PER_PAGE;
+                let end = (first + CELLS_PER_PAGE).min(self.tables.geometry.slots);
+                (first..end).for_each(|slot| self.copy_cell(child, slot as u32));
+            }
+        }
+    }
+
+    fn copy_cell(&self, child: u16, slot: u32) {
+        let mine = self.tables.cell(self.me, slot);
+        let holds = mine.load(Ordering::SeqCst) & HOLDS;
+        if holds == 0 {
+            return;
+        }
+        self.tables.touch(child, slot);
+        let theirs = self.tables.cell(child, slot);
+        theirs.store(holds, Ordering::SeqCst);
+        self.tables.entry(slot).holders.fetch_or(1 << (child % 64), Ordering::SeqCst);
+        fence_after_rmw();
+        if mine.load(Ordering::SeqCst) & HOLDS == 0 {
+            // Another thread let go meanwhile: the copy was the last hold, or holds what came next.
+            theirs.store(DECIDING, Ordering::SeqCst);
+            let child = Party { tables: self.tables, me: child };
+            child.decide_all(vec![slot]);
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! From id to entry: chains that are pushed at the head and unlinked by marks.
+//!
+//! A bucket is one word, the link to the first entry; `Entry::next` is the link to the next. A
+//! link is `mark 1 | slot 24 | low 39 bits of the generation`, so a link to an entry that was
+//! reused no longer fits it, and a walk that meets one starts again. The algorithm is Michael's
+//! lock-free list (SPAA 2002), unordered, with generations in place of safe reclamation.
+//!
+//! Invariants:
+//!
+//! - **I1** An entry enters by one CAS of its bucket, after a walk of exactly the chain that this
+//!   CAS replaces found no living entry of the same id.
+//! - **I2** Once marked, an entry's link never changes again in that life.
+//! - **I3** An entry is freed only after a whole walk of its chain did not meet it.
+//!
+//! The one thing to know: ids that differ in their last four bytes only lie in neighbouring
+//! buckets, so the results of one task and the puts of one driver share cache lines.
+
+use crate::layout::entry::FLAG_INDEXED;
+use crate::object_id::ObjectId;
+use crate::state::Snapshot;
+use crate::sync::{AtomicU64, Ordering, fence};
+use crate::tables::{Handle, Party, Tables};
+
+const MARK: u64 = 1 << 63;
+const SLOT_SHIFT: u32 = 39;
+const TAG_MASK: u64 = (1 << SLOT_SHIFT) - 1;
+
+fn link_to(handle: Handle) -> u64 {
+    u64::from(handle.slot) << SLOT_SHIFT | handle.generation & TAG_MASK
+}
+
+fn slot_of(link: u64) -> u32 {
+    (link >> SLOT_SHIFT) as u32 & 0xFF_FFFF
+}
+
+/// What a walk found at one link.
+struct Hop {
+    handle: Handle,
+    next: u64,
+    same_id: bool,
+    lives: bool,
+}
+
+impl Tables {
+    fn bucket(&self, id: &ObjectId) -> &AtomicU64 {
+        let (words, index) = id.words();
+        // Multiply-and-fold of the 24 bytes that siblings share, as in wyhash.
+        let fold = |a: u64, b: u64| {
+            let wide = u128::from(a) * u128::from(b);
+            wide as u64 ^ (wide >> 64) as u64
+        };
+        let mixed = fold(words[0] ^ 0xA076_1D64_78BD_642F, words[1] ^ 0xE703_7ED1_A0B4_28DB);
+        let mixed = fold(mixed ^ words[2], 0x8EBC_6AF0_9C88_C6E3);
+        &self.index[mixed.wrapping_add(u64::from(index)) as usize & (self.index.len() - 1)]
+    }
+
+    /// Reads the entry behind a link; `None` when the link no longer fits what it points to.
+    #[inline]
+    fn hop(&self, link: u64, id: &ObjectId) -> Option<Hop> {
+        let slot = slot_of(link);
+        if !self.names_entry(slot) {
+            return None;
+        }
+        let entry = self.entry(slot);
+        let word = Snapshot::unpack(entry.word.load(Ordering::Acquire));
+        if word.generation & TAG_MASK != link & TAG_MASK {
+            return None;
+        }
+        let same_id = entry.id_words() == id.words();
+        let next = entry.next.load(Ordering::Acquire);
+        // The reads above belong to this generation only if it is still there after them.
+        fence(Ordering::Acquire);
+        let after = Snapshot::unpack(entry.word.load(Ordering::Relaxed));
+        (after.generation == word.generation).then_some(Hop {
+            handle: Handle { slot, generation: word.generation },
+            next,
+            same_id,
+            lives: after.lives(),
+        })
+    }
+
+    /// The living entry of `id`, if the index has one.
+    #[inline]
+    pub(crate) fn find(&self, id: &ObjectId) -> Option<Handle> {
+        let bucket = self.bucket(id);
+        loop {
+            if let Ok(found) = self.walk(bucket.load(Ordering::Acquire), id) {
+                return found;
+            }
+        }
+    }
+
+    /// Walks a chain from `link`; `Err` when it changed underfoot.
+    #[inline]
+    fn walk(&self, mut link: u64, id: &ObjectId) -> Result<Option<Handle>, Changed> {
+        for _ in 0..self.geometry.slots {
+            if link == 0 {
+                return Ok(None);
+            }
+            let hop = self.hop(link, id).ok_or(Changed)?;
+            if hop.same_id && hop.lives && hop.next & MARK == 0 {
+                return Ok(Some(hop.handle));
+            }
+            link = hop.next & !MARK;
+        }
+        // More hops than slots: the chain was overwritten by a stray store. Nothing is found.
+        Ok(None)
+    }
+}
+
+/// The chain changed during the walk.
+struct Changed;
+
+impl Party<'_> {
+    /// Enters `handle`, whose entry says `indexed` already, under `id`; or says which living entry
+    /// has that id (I1).
+    pub(crate) fn enter(&self, handle: Handle, id: &ObjectId) -> Result<(), Handle> {
+        let bucket = self.tables.bucket(id);
+        let entry = self.tables.entry(handle.slot);
+        loop {
+            let head = bucket.load(Ordering::SeqCst);
+            let Ok(found) = self.tables.walk(head, id) else {
+                self.sweep_chain(bucket, id);
+                continue;
+            };
+            if let Some(existing) = found {
+                return Err(existing);
+            }
+            entry.next.store(head, Ordering::Release);
+            if bucket.compare_exchange(head, link_to(handle), Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes an entry out of the index; repeatable, and right whoever helps or interrupts (I2, I3).
+    pub(crate) fn unindex(&self, slot: u32) {
+        let entry = self.tables.entry(slot);
+        let id = ObjectId::from_words(entry.id_words());
+        entry.next.fetch_or(MARK, Ordering::SeqCst);
+        self.sweep_chain(self.tables.bucket(&id), &id);
+        entry.flags.fetch_and(!FLAG_INDEXED, Ordering::SeqCst);
+    }
+
+    /// Unlinks every marked entry of a chain; ends after a whole walk that met none.
+    fn sweep_chain(&self, bucket: &AtomicU64, id: &ObjectId) {
+        while !self.sweep_chain_once(bucket, id) {}
+    }
+
+    fn sweep_chain_once(&self, bucket: &AtomicU64, id: &ObjectId) -> bool {
+        let mut from = bucket;
+        let mut link = from.load(Ordering::SeqCst);
+        let mut clean = true;
+        for _ in 0..self.tables.geometry.slots {
+            if link & MARK != 0 {
+                // `from` itself has left the chain meanwhile.
+                return false;
+            }
+            if link == 0 {
+                return clean;
+            }
+            let Some(hop) = self.tables.hop(link, id) else { return false };
+            if hop.next & MARK == 0 {
+                from = &self.tables.entry(hop.handle.slot).next;
+                link = hop.next;
+                continue;
+            }
+            let after = hop.next & !MARK;
+            if from.compare_exchange(link, after, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+                return false;
+            }
+            clean = false;
+            link = after;
+        }
+        true
+    }
+}

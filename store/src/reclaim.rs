@@ -1,0 +1,286 @@
+//! Giving back what the dead held.
+//!
+//! The one thing to know: a sweep is a client's own work in the sweeper's name. It takes over what
+//! the dead decided, clears its cells one by one, and lets the ordinary last-release test end what
+//! nobody else holds. It may end at any instruction: the cells that are left, and the sweeper's own
+//! `deciding` flags, tell the next sweeper where to go on.
+//!
+//! Invariants:
+//!
+//! - **R1** Only a process whose end the kernel has confirmed, or that left, is swept: nobody swept
+//!   ever goes on.
+//! - **R2** A dead client's number is given out again only after its row, its spans and its slabs
+//!   are clear.
+//! - **R3** Of several sweepers, the one that the record names works; a dead sweeper is replaced.
+
+use crate::hold::{HOLDS, Work};
+use crate::layout::CELLS_PER_PAGE;
+use crate::layout::chunk::{Back, Kind, NOBODY, SpanWord};
+use crate::layout::client::{ClientState, Identity};
+use crate::layout::entry::IN_MEMORY;
+use crate::state::{Snapshot, State};
+use crate::sync::Ordering;
+use crate::tables::{Party, Tables};
+use std::time::{Duration, Instant};
+
+/// How long a sweep works before it looks up.
+pub(crate) const SLICE: Duration = Duration::from_millis(1);
+
+/// A sweep under way, of all clients found dead at once: first everybody's holds, then memory.
+pub(crate) struct Sweep {
+    dead: Vec<u16>,
+    row: usize,
+    word: usize,
+    is_memory_done: bool,
+    /// Holds given back so far.
+    pub(crate) holds: u64,
+}
+
+impl Sweep {
+    /// Claims the right to sweep those of `dead` that nobody living sweeps (R1, R3).
+    pub(crate) fn begin(party: Party, dead: &[u16]) -> Sweep {
+        let dead = dead.iter().copied().filter(|&client| party.may_sweep(client)).collect();
+        Sweep { dead, row: 0, word: 0, is_memory_done: false, holds: 0 }
+    }
+
+    /// Works for about one slice; true when everything is given back.
+    pub(crate) fn step(&mut self, party: Party) -> bool {
+        let until = Instant::now() + SLICE;
+        while let Some(&client) = self.dead.get(self.row) {
+            if self.sweep_row(party, client, until) {
+                return false;
+            }
+            (self.row, self.word) = (self.row + 1, 0);
+        }
+        if !self.is_memory_done {
+            self.is_memory_done = true;
+            party.reclaim_memory(&self.dead);
+            let header = party.tables.header();
+            header.swept_clients.fetch_add(self.dead.len() as u64, Ordering::Relaxed);
+            header.swept_holds.fetch_add(self.holds, Ordering::Relaxed);
+            self.dead.iter().for_each(|&client| party.tables.release_number(client));
+        }
+        true
+    }
+
+    /// Clears one row, page by page; true when time was up first.
+    fn sweep_row(&mut self, party: Party, client: u16, until: Instant) -> bool {
+        let words = party.tables.geometry.touched_words() as usize;
+        while self.word < words {
+            let touched = &party.tables.touched[client as usize * words + self.word];
+            let mut pages = touched.load(Ordering::SeqCst);
+            while pages != 0 {
+                let bit = pages.trailing_zeros() as u64;
+                pages &= pages - 1;
+                let first = (self.word as u64 * 64 + bit) * CELLS_PER_PAGE;
+                self.holds += party.sweep_page(client, first);
+                touched.fetch_and(!(1 << bit), Ordering::SeqCst);
+                if Instant::now() >= until {
+                    return true;
+                }
+            }
+            self.word += 1;
+        }
+        false
+    }
+
+    /// Whether there is anything to do.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.dead.is_empty()
+    }
+}
+
+impl Tables {
+    /// Clients in use whose process has ended, or that left.
+    pub(crate) fn dead_clients(&self) -> Vec<u16> {
+        self.clients_in_use().filter(|&number| self.client(number).is_dead()).collect()
+    }
+
+    /// The number may be given out again (R2).
+    fn release_number(&self, client: u16) {
+        let record = self.client(client);
+        record.doorbell.reset();
+        record.wanting_kib.store(0, Ordering::Relaxed);
+        record.puts.store(0, Ordering::Relaxed);
+        record.put_bytes.store(0, Ordering::Relaxed);
+        let keeper = u64::from(client) + 1;
+        let _ = self.header().keeper.compare_exchange(keeper, 0, Ordering::SeqCst, Ordering::SeqCst);
+        record.sweeper.store(0, Ordering::SeqCst);
+        let free = Identity { state: ClientState::Free, pid: 0, start_low: 0, generation: record.read().generation };
+        record.identity.store(free.pack(), Ordering::SeqCst);
+    }
+}
+
+impl Party<'_> {
+    /// Names this client as the sweeper of a dead one, in place of nobody or of a dead sweeper.
+    fn may_sweep(&self, client: u16) -> bool {
+        let sweeper = &self.tables.client(client).sweeper;
+        let mine = u64::from(self.me) + 1;
+        let before = sweeper.load(Ordering::SeqCst);
+        if client == self.me {
+            return false;
+        }
+        let is_open = match before.checked_sub(1) {
+            None => true,
+            Some(other) if other >= self.tables.geometry.clients => true,
+            Some(other) => other as u16 != self.me && self.tables.client(other as u16).is_dead_or_free(),
+        };
+        is_open && sweeper.compare_exchange(before, mine, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Clears the cells of one page; returns how many held something.
+    fn sweep_page(&self, dead: u16, first: u64) -> u64 {
+        let mut work = Work::new();
+        let end = (first + CELLS_PER_PAGE).min(self.tables.geometry.slots);
+        let mut holds = 0;
+        for slot in first..end {
+            let cell = self.tables.cell(dead, slot as u32).load(Ordering::SeqCst);
+            if cell != 0 {
+                holds += u64::from(cell & HOLDS != 0);
+                self.sweep_cell(dead, slot as u32, &mut work);
+            }
+        }
+        holds
+    }
+
+    /// Takes over whatever the dead decided about a slot, clears its cell, decides anew.
+    pub(crate) fn sweep_cell(&self, dead: u16, slot: u32, work: &mut Work) {
+        // Another thread of this client may be deciding over the slot (H2): it ends without us.
+        while !self.claim_decision(slot) {
+            std::thread::yield_now();
+        }
+        self.take_over(slot, dead, work);
+        self.tables.cell(dead, slot).swap(0, Ordering::SeqCst);
+        self.decide(slot, false, work);
+        self.decide_all(std::mem::take(work));
+    }
+
+    /// Where the word names the dead as decider: goes on, or goes back, in this client's name.
+    fn take_over(&self, slot: u32, dead: u16, work: &mut Work) {
+        let entry = self.tables.entry(slot);
+        loop {
+            let word = entry.word.load(Ordering::SeqCst);
+            let snapshot = Snapshot::unpack(word);
+            if snapshot.decider != dead {
+                return;
+            }
+            let next = match snapshot.state {
+                State::Free | State::Promised | State::Sealed => return,
+                State::Writing | State::Unloading | State::Dead => snapshot.to(snapshot.state, self.me),
+                State::Condemned | State::Forsaken | State::Spilling => {
+                    snapshot.rescued().expect("these states can be rescued")
+                }
+            };
+            if entry.word.compare_exchange(word, next, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+                continue;
+            }
+            match snapshot.state {
+                State::Writing => self.undo_write(slot, work),
+                State::Unloading => self.finish_unload(slot),
+                State::Dead => self.take_apart(slot, Snapshot::unpack(next), work),
+                _ => {}
+            }
+            return;
+        }
+    }
+
+    /// From writing in this client's name back to promised: what was written is given back.
+    /// Repeatable from any point.
+    pub(crate) fn undo_write(&self, slot: u32, work: &mut Work) {
+        let entry = self.tables.entry(slot);
+        let snapshot = Snapshot::unpack(entry.word.load(Ordering::SeqCst));
+        debug_assert!(snapshot.state == State::Writing && snapshot.decider == self.me, "H4: {snapshot:?}");
+        self.unlist_children(slot, work);
+        self.free_blocks(slot);
+        entry.children.store(0, Ordering::SeqCst);
+        entry.location.store(0, Ordering::SeqCst);
+        entry.list.store(0, Ordering::SeqCst);
+        entry.word.store(snapshot.to(State::Promised, 0), Ordering::SeqCst);
+    }
+
+    /// The spans and slabs that the dead owned, in one pass over both tables.
+    fn reclaim_memory(&self, dead: &[u16]) {
+        if dead.is_empty() {
+            return;
+        }
+        let mut is_dead = vec![false; usize::from(u16::MAX) + 1];
+        dead.iter().for_each(|&client| is_dead[usize::from(client)] = true);
+        for chunk in 0..self.tables.chunk_count() {
+            let word = self.tables.span_word(chunk);
+            let is_span = !matches!(word.kind, Kind::Free | Kind::Body);
+            if is_span && is_dead.get(word.owner as usize) == Some(&true) {
+                self.reclaim_span(chunk, word);
+            }
+        }
+        let slabs = self.tables.header().slabs_high.load(Ordering::SeqCst).min(self.tables.slabs.len() as u64);
+        for slab in 0..slabs as u32 {
+            let word = self.tables.slab_word(slab);
+            if word.kind != Kind::Free && is_dead.get(word.owner as usize) == Some(&true) {
+                self.reclaim_slab(slab, word);
+            }
+        }
+    }
+
+    fn reclaim_span(&self, first: u32, word: SpanWord) {
+        let (mine, at_rest) = match word.kind {
+            Kind::Active | Kind::Small => (Kind::Active, Kind::Small),
+            Kind::Filling | Kind::Medium => (Kind::Filling, Kind::Medium),
+            // Claimed, so that nobody frees a large span between here and its rest.
+            Kind::Claimed | Kind::Large => (Kind::Claimed, Kind::Large),
+            Kind::Free | Kind::Body => return,
+        };
+        let Some(taken) = self.activate(first, word, mine) else { return };
+        if word.kind == Kind::Claimed {
+            self.clear_claim(first);
+        }
+        self.free_what_nobody_names(first, mine);
+        self.rest(first, SpanWord { owner: NOBODY, ..taken }, at_rest);
+    }
+
+    /// A claim whose bits may still be those of an earlier life of the chunk.
+    fn clear_claim(&self, first: u32) {
+        for heads in &self.tables.chunk_bits[first as usize].heads {
+            heads.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// Marks as freed every block whose entry does not name it: it was handed out and never used.
+    fn free_what_nobody_names(&self, first: u32, kind: Kind) {
+        let bits = &self.tables.chunk_bits[first as usize];
+        for word in 0..bits.heads.len() {
+            let mut taken = bits.heads[word].load(Ordering::SeqCst) & !bits.freed[word].load(Ordering::SeqCst);
+            while taken != 0 {
+                let bit = taken.trailing_zeros();
+                taken &= taken - 1;
+                let granule = word * 64 + bit as usize;
+                if !self.block_is_named(first, granule, kind) {
+                    bits.freed[word].fetch_or(1 << bit, Ordering::SeqCst);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn block_is_named(&self, first: u32, granule: usize, kind: Kind) -> bool {
+        let back = Back::unpack(self.tables.back(first, granule).load(Ordering::SeqCst));
+        if !self.tables.names_entry(back.slot) {
+            return false;
+        }
+        let entry = self.tables.entry(back.slot);
+        let here = IN_MEMORY | self.tables.block_offset(first, granule, kind);
+        let state = Snapshot::unpack(entry.word.load(Ordering::SeqCst)).state;
+        let is_value = entry.location.load(Ordering::SeqCst) == here && entry.size.load(Ordering::SeqCst) != 0;
+        state != State::Free && (is_value || entry.list.load(Ordering::SeqCst) == here)
+    }
+
+    fn reclaim_slab(&self, slab: u32, word: SpanWord) {
+        let Some(taken) = self.turn_slab(slab, word, Kind::Active) else { return };
+        self.free_unused_slots(slab);
+        self.rest_slab(slab, SpanWord { owner: NOBODY, ..taken });
+    }
+}
+
+impl crate::layout::client::ClientRecord {
+    fn is_dead_or_free(&self) -> bool {
+        self.read().state == ClientState::Free || self.is_dead()
+    }
+}

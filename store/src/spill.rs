@@ -1,0 +1,238 @@
+//! Moving bytes to disk and back.
+//!
+//! The one thing to know: whoever pins wins. The spiller writes the file while the object is in
+//! *spilling*, in which a pin turns the word back; only when nobody pinned to the end does it become
+//! *unloading*, the one state in which nobody can pin. Coming back needs no state at all: whoever
+//! wants to read pins first, reads the file into a block of its own, and offers the block by one
+//! CAS of the location; of several, one wins, and nobody waits for another.
+//!
+//! Invariants:
+//!
+//! - **P1** The file is complete under its name before the word says *unloading*.
+//! - **P2** The location changes from memory to disk only in *unloading*, by the decider; from disk
+//!   to memory only by CAS, by a client that pins.
+//! - **P3** Only a client that refers to the object spills it, so nobody ends it meanwhile.
+
+use crate::error::GetError;
+use crate::hold::{Held, REFERENCE};
+use crate::layout::entry::{FLAG_FILE, IN_MEMORY, ON_DISK};
+use crate::spill_file::{self, SpillError};
+use crate::state::{Snapshot, State};
+use crate::store::Inner;
+use crate::sync::{Ordering, fence_after_rmw};
+use crate::tables::{Handle, Party};
+use crate::wait::Deadline;
+use std::time::Duration;
+
+/// How long a reader waits for a spiller that was stopped between two stores.
+const UNLOADING_PATIENCE: Duration = Duration::from_secs(10);
+
+fn file_name(handle: Handle) -> String {
+    format!("{:06x}-{:011x}.object", handle.slot, handle.generation)
+}
+
+impl Inner {
+    /// Moves referenced objects that nobody views to disk, until `bytes` came back; how many bytes
+    /// did. The longest unused go first, large before small among those of one second.
+    pub(crate) fn spill(&self, bytes: u64) -> u64 {
+        let _one_at_a_time = self.spilling();
+        let mut candidates: Vec<(u32, std::cmp::Reverse<u64>, u32)> = self
+            .living_slots()
+            .filter(|&slot| self.is_spillable(slot))
+            .map(|slot| {
+                let second = self.tables.entry(slot).used_ms.load(Ordering::Relaxed) / 1000;
+                (second, std::cmp::Reverse(self.size_of(slot)), slot)
+            })
+            .collect();
+        candidates.sort_unstable();
+        let mut came_back = 0;
+        for (_, size, slot) in candidates {
+            if came_back >= bytes {
+                break;
+            }
+            match self.spill_one(slot) {
+                Ok(true) => came_back += size.0,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "an object could not be spilled");
+                    break;
+                }
+            }
+        }
+        came_back
+    }
+
+    fn is_spillable(&self, slot: u32) -> bool {
+        let entry = self.tables.entry(slot);
+        let state = Snapshot::unpack(entry.word.load(Ordering::SeqCst)).state;
+        let in_memory = entry.location.load(Ordering::SeqCst) & IN_MEMORY != 0;
+        state == State::Sealed && in_memory && self.size_of(slot) > 0 && !self.party().is_pinned(slot)
+    }
+
+    /// Moves one object to disk; false where somebody views it, or it ended.
+    pub(crate) fn spill_one(&self, slot: u32) -> Result<bool, SpillError> {
+        let party = self.party();
+        let entry = self.tables.entry(slot);
+        let generation = Snapshot::unpack(entry.word.load(Ordering::SeqCst)).generation;
+        let handle = Handle { slot, generation };
+        if party.hold(handle, REFERENCE) != Held::Value {
+            return Ok(false);
+        }
+        let moved = self.spill_held(handle);
+        party.release(slot, REFERENCE);
+        moved
+    }
+
+    fn spill_held(&self, handle: Handle) -> Result<bool, SpillError> {
+        let party = self.party();
+        let entry = self.tables.entry(handle.slot);
+        if !party.begin_spill(handle) {
+            return Ok(false);
+        }
+        if let Err(error) = self.write_file(handle) {
+            party.abandon_spill(handle);
+            return Err(error);
+        }
+        let moved = party.end_spill(handle);
+        if moved {
+            let header = self.tables.header();
+            header.spilled_objects.fetch_add(1, Ordering::Relaxed);
+            header.spilled_bytes.fetch_add(entry.size.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        Ok(moved)
+    }
+
+    /// The file of an object in *spilling*. One that exists is whole, as it was renamed into place,
+    /// and still right, as the bytes never change.
+    fn write_file(&self, handle: Handle) -> Result<(), SpillError> {
+        let entry = self.tables.entry(handle.slot);
+        let Some(directory) = &self.tables.files else { return Ok(()) };
+        // Before the file: whoever ends the object, at whatever instant, looks for one.
+        entry.flags.fetch_or(FLAG_FILE, Ordering::SeqCst);
+        if directory.join(file_name(handle)).exists() {
+            return Ok(());
+        }
+        let id = self.id_of(handle.slot);
+        let offset = entry.location.load(Ordering::SeqCst) & !IN_MEMORY;
+        let size = entry.size.load(Ordering::Relaxed);
+        // Corrupt tables: there is nothing that could be written.
+        let Ok(bytes) = crate::object::spillable(self, offset, size, id) else { return Ok(()) };
+        spill_file::write(directory, &file_name(handle), *id.as_bytes(), bytes)
+    }
+
+    /// Where the value of an object lies that this client has pinned; brings it back from disk.
+    pub(crate) fn bring_to_memory(&self, handle: Handle) -> Result<u64, GetError> {
+        let entry = self.tables.entry(handle.slot);
+        let deadline = Deadline::after(UNLOADING_PATIENCE);
+        loop {
+            let state = Snapshot::unpack(entry.word.load(Ordering::SeqCst)).state;
+            let location = entry.location.load(Ordering::SeqCst);
+            if state == State::Unloading {
+                self.await_unloading(handle, deadline)?;
+            } else if location & IN_MEMORY != 0 {
+                return Ok(location & !IN_MEMORY);
+            } else if let Some(offset) = self.restore(handle)? {
+                return Ok(offset);
+            }
+        }
+    }
+
+    /// The few stores between *unloading* and *sealed* are the spiller's alone.
+    fn await_unloading(&self, handle: Handle, deadline: Deadline) -> Result<(), GetError> {
+        if deadline.left().is_none() {
+            return Err(self.not_sealed(handle, deadline));
+        }
+        self.sweep_if_nobody_keeps();
+        std::thread::yield_now();
+        Ok(())
+    }
+
+    /// Reads the file into a block of this client and offers it; `None` when another was quicker.
+    fn restore(&self, handle: Handle) -> Result<Option<u64>, GetError> {
+        let entry = self.tables.entry(handle.slot);
+        let id = self.id_of(handle.slot);
+        let size = entry.size.load(Ordering::Relaxed);
+        let no_room = |source| GetError::NoRoom { id, source: Box::new(source) };
+        let offset = self.block_or_wait(size, handle.slot, None).map_err(no_room)?;
+        let mut block = self.unsealed_at(offset, size);
+        let path = self.tables.files.iter().map(|directory| directory.join(file_name(handle))).next().unwrap_or_default();
+        let read = spill_file::read_into(&path, *id.as_bytes(), block.bytes_mut());
+        let read = read.map_err(|source| GetError::Restore { id, source });
+        let offered = read.map(|()| self.party().offer(handle.slot, offset));
+        if !matches!(offered, Ok(true)) {
+            self.party().free_block(offset, handle.slot);
+        }
+        let won = offered?;
+        if won {
+            self.tables.header().restored_objects.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(won.then_some(offset))
+    }
+}
+
+/// The shared part, which any process can be interrupted in.
+impl Party<'_> {
+    /// From sealed to spilling, unless somebody views the object.
+    pub(crate) fn begin_spill(&self, handle: Handle) -> bool {
+        let entry = self.tables.entry(handle.slot);
+        let sealed = Snapshot::sealed(handle.generation);
+        let spilling = Snapshot::unpack(sealed).to(State::Spilling, self.me);
+        if entry.location.load(Ordering::SeqCst) & IN_MEMORY == 0
+            || entry.word.compare_exchange(sealed, spilling, Ordering::SeqCst, Ordering::SeqCst).is_err()
+        {
+            return false;
+        }
+        fence_after_rmw();
+        if self.is_pinned(handle.slot) {
+            self.abandon_spill(handle);
+            return false;
+        }
+        true
+    }
+
+    pub(crate) fn abandon_spill(&self, handle: Handle) {
+        let sealed = Snapshot::sealed(handle.generation);
+        let spilling = Snapshot::unpack(sealed).to(State::Spilling, self.me);
+        let _ = self.tables.entry(handle.slot).word.compare_exchange(spilling, sealed, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// From spilling to sealed on disk; false where a pin came first (P1, P2).
+    pub(crate) fn end_spill(&self, handle: Handle) -> bool {
+        let spilling = Snapshot { state: State::Spilling, decider: self.me, generation: handle.generation };
+        let unloading = spilling.to(State::Unloading, self.me);
+        let word = &self.tables.entry(handle.slot).word;
+        if word.compare_exchange(spilling.pack(), unloading, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            return false;
+        }
+        self.finish_unload(handle.slot);
+        true
+    }
+
+    /// From unloading in this client's name to sealed on disk; repeatable from any point.
+    pub(crate) fn finish_unload(&self, slot: u32) {
+        let entry = self.tables.entry(slot);
+        let location = entry.location.load(Ordering::SeqCst);
+        if location & IN_MEMORY != 0 {
+            self.free_block(location & !IN_MEMORY, slot);
+            entry.location.store(ON_DISK, Ordering::SeqCst);
+        }
+        let unloading = Snapshot::unpack(entry.word.load(Ordering::SeqCst));
+        entry.word.store(unloading.to(State::Sealed, 0), Ordering::SeqCst);
+    }
+
+    /// Offers a block that holds the bytes of an object on disk; false when another came first.
+    pub(crate) fn offer(&self, slot: u32, offset: u64) -> bool {
+        let location = &self.tables.entry(slot).location;
+        location.compare_exchange(ON_DISK, IN_MEMORY | offset, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Removes the file of an object that ends; one that is gone already is no matter.
+    pub(crate) fn forget_file(&self, handle: Handle) {
+        if let Some(directory) = &self.tables.files
+            && let Err(error) = spill_file::remove(&directory.join(file_name(handle)))
+        {
+            tracing::warn!(%error, "a spill file could not be removed");
+        }
+    }
+}
+
