@@ -15,6 +15,8 @@
 //!   A thread that lets go meanwhile sets `recheck` and leaves.
 //! - **H3** Who reads cells to decide has made its own release, or its condemnation, visible before.
 //! - **H4** A word is freed only by the client it names as decider.
+//! - **H5** A release never takes more than the cell holds.
+//! - **H6** While a cell holds a settled reference, its page is touched and its class known.
 
 use crate::layout::entry::{Entry, FLAG_CACHED, FLAG_FILE, FLAG_INDEXED, FLAG_NAMED, IN_MEMORY};
 use crate::state::{Snapshot, State};
@@ -32,6 +34,7 @@ pub(crate) const RECHECK: u64 = 1 << 30;
 /// Everything in a cell that keeps an object.
 pub(crate) const HOLDS: u64 = !(DECIDING | RECHECK);
 const REFERENCES: u64 = RECHECK - 1;
+const PINS: u64 = !(PIN - 1);
 /// Half of what a cell can count: far more handles than fit into memory.
 const REFERENCES_MAX: u64 = RECHECK / 2;
 
@@ -46,6 +49,10 @@ pub(crate) enum Held {
     Gone,
 }
 
+/// A hold was added to the cell, and the entry needs a closer look.
+#[derive(Debug)]
+pub(crate) struct Unsettled;
+
 /// Slots over which this client has to decide next; each has `deciding` set in its cell.
 pub(crate) type Work = Vec<u32>;
 
@@ -54,13 +61,13 @@ impl Party<'_> {
         1 << (self.me % 64)
     }
 
-    /// Takes a hold; true only on the common path: the value stands and the class is known.
+    /// Takes a hold; `Ok` only on the common path: the value stands and the class is known.
     ///
-    /// False says nothing yet: the caller goes on with [`Party::settle`].
+    /// `Err` says nothing yet: the caller goes on with [`Party::settle`]. `Ok` has the cell as this
+    /// call left it, for [`Party::let_go_seen`].
     #[inline(always)]
-    pub(crate) fn hold_fast(&self, handle: Handle, unit: u64) -> bool {
+    pub(crate) fn hold_fast(&self, handle: Handle, unit: u64) -> Result<u64, Unsettled> {
         let cell = self.tables.cell(self.me, handle.slot);
-        let entry = self.tables.entry(handle.slot);
         if cell.load(Ordering::Relaxed) == 0 {
             self.tables.touch(self.me, handle.slot);
         }
@@ -68,14 +75,27 @@ impl Party<'_> {
         let before = cell.fetch_add(unit, Ordering::SeqCst);
         fence_after_rmw();
         debug_assert!(before & REFERENCES < REFERENCES_MAX, "H1: {before:#x} counts too many");
+        let entry = self.tables.entry(handle.slot);
         let known = entry.holders.load(Ordering::SeqCst) & self.class() != 0;
-        known && entry.word.load(Ordering::SeqCst) == Snapshot::sealed(handle.generation)
+        let stands = entry.word.load(Ordering::SeqCst) == Snapshot::sealed(handle.generation);
+        if known && stands { Ok(before + unit) } else { Err(Unsettled) }
+    }
+
+    /// Takes a pin of an object that this client refers to: page and class are known (H6).
+    #[inline(always)]
+    pub(crate) fn pin_referenced(&self, handle: Handle) -> Result<u64, Unsettled> {
+        let cell = self.tables.cell(self.me, handle.slot);
+        let before = cell.fetch_add(PIN, Ordering::SeqCst);
+        fence_after_rmw();
+        debug_assert!(before & REFERENCES != 0, "H6: {handle:?} is not referenced");
+        let word = self.tables.entry(handle.slot).word.load(Ordering::SeqCst);
+        if word == Snapshot::sealed(handle.generation) { Ok(before + PIN) } else { Err(Unsettled) }
     }
 
     /// Takes a hold of `handle`, or finds that its life is over.
     #[inline]
     pub(crate) fn hold(&self, handle: Handle, unit: u64) -> Held {
-        if self.hold_fast(handle, unit) { Held::Value } else { self.settle(handle, unit) }
+        if self.hold_fast(handle, unit).is_ok() { Held::Value } else { self.settle(handle, unit) }
     }
 
     /// Makes a hold that is already in the cell good, or takes it back.
@@ -105,11 +125,17 @@ impl Party<'_> {
     /// Takes away one hold; true when it was the last and this thread has to decide (H1, H2).
     #[inline(always)]
     pub(crate) fn let_go(&self, slot: u32, unit: u64) -> bool {
+        self.let_go_seen(slot, unit, self.tables.cell(self.me, slot).load(Ordering::Relaxed))
+    }
+
+    /// As [`Party::let_go`], with a guess what the cell holds: right unless another thread of this
+    /// client used the object meanwhile, and then only slower.
+    #[inline(always)]
+    pub(crate) fn let_go_seen(&self, slot: u32, unit: u64, mut before: u64) -> bool {
         let cell = self.tables.cell(self.me, slot);
-        let mut before = cell.load(Ordering::Relaxed);
         loop {
-            // A child forked from several threads may drop a hold that was taken while it was made.
-            if before & if unit == PIN { !(PIN - 1) } else { REFERENCES } == 0 {
+            // H5: a child forked from several threads may drop a hold that was taken while it was made.
+            if before & if unit == PIN { PINS } else { REFERENCES } == 0 {
                 return false;
             }
             let mut after = before - unit;
@@ -118,7 +144,7 @@ impl Party<'_> {
                 after |= if before & DECIDING == 0 { DECIDING } else { RECHECK };
             }
             // Release: what was read through the hold happens before the bytes are reused.
-            match cell.compare_exchange_weak(before, after, Ordering::SeqCst, Ordering::Relaxed) {
+            match cell.compare_exchange(before, after, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return last && before & DECIDING == 0,
                 Err(now) => before = now,
             }
@@ -129,8 +155,16 @@ impl Party<'_> {
     #[inline]
     pub(crate) fn release(&self, slot: u32, unit: u64) {
         if self.let_go(slot, unit) {
-            self.decide_all(vec![slot]);
+            self.end_hold(slot);
         }
+    }
+
+    /// After the last hold of this client: decides over the slot and what its end sets free.
+    #[cold]
+    pub(crate) fn end_hold(&self, slot: u32) {
+        let mut work = Work::new();
+        self.decide(slot, false, &mut work);
+        self.decide_all(work);
     }
 
     /// Sets `deciding` without having held; false where another thread of this client decides
@@ -193,7 +227,7 @@ impl Party<'_> {
         loop {
             let snapshot = Snapshot::unpack(word);
             let condemned = snapshot.condemned(self.me)?;
-            if self.outlives_its_holds(entry, evict) || self.is_held(slot) {
+            if self.outlives_its_holds(entry, evict) || self.is_shared(entry) && self.is_held(slot) {
                 self.rescue(entry, word, snapshot);
                 return None;
             }
@@ -223,6 +257,12 @@ impl Party<'_> {
         }
     }
 
+    /// Whether anybody but this client's class ever held it, or a container lists it: then a look
+    /// may spare the condemnation.
+    fn is_shared(&self, entry: &Entry) -> bool {
+        entry.holders.load(Ordering::SeqCst) & !self.class() != 0 || crate::list::listed_count(entry) > 0
+    }
+
     fn outlives_its_holds(&self, entry: &Entry, evict: bool) -> bool {
         let flags = entry.flags.load(Ordering::SeqCst);
         flags & FLAG_NAMED != 0 || flags & FLAG_CACHED != 0 && !evict
@@ -235,7 +275,7 @@ impl Party<'_> {
 
     /// Whether any client has a live view of the bytes.
     pub(crate) fn is_pinned(&self, slot: u32) -> bool {
-        self.any_cell(slot, !(PIN - 1))
+        self.any_cell(slot, PINS)
     }
 
     fn any_cell(&self, slot: u32, mask: u64) -> bool {

@@ -66,7 +66,13 @@ impl Tables {
         if word.generation & TAG_MASK != link & TAG_MASK {
             return None;
         }
-        let same_id = entry.id_words() == id.words();
+        let same_id = entry.has_id(id);
+        if same_id && word.lives() {
+            // A found entry is held next, and that looks at the generation again.
+            let next = entry.next.load(Ordering::Acquire);
+            let handle = Handle { slot, generation: word.generation };
+            return Some(Hop { handle, next, same_id, lives: true });
+        }
         let next = entry.next.load(Ordering::Acquire);
         // The reads above belong to this generation only if it is still there after them.
         fence(Ordering::Acquire);

@@ -168,10 +168,6 @@ impl Inner {
         shares.into_iter().map(share).collect()
     }
 
-    fn list(&self) -> Vec<ObjectInfo> {
-        self.living_slots().filter_map(|slot| self.object_info(slot)).collect()
-    }
-
     fn object_info(&self, slot: u32) -> Option<ObjectInfo> {
         let entry = self.tables.entry(slot);
         let before = Snapshot::unpack(entry.word.load(Ordering::SeqCst));
@@ -214,8 +210,25 @@ impl Inner {
     }
 
     pub(crate) fn usage(&self) -> Usage {
+        let mut usage = self.tally();
+        self.add_memory(&mut usage);
+        self.living_slots().for_each(|slot| self.add_object(slot, &mut usage));
+        usage
+    }
+
+    fn add_object(&self, slot: u32, usage: &mut Usage) {
+        let entry = self.tables.entry(slot);
+        let state = Snapshot::unpack(entry.word.load(Ordering::SeqCst)).state;
+        if let Some(state) = object_state(state, entry.location.load(Ordering::SeqCst)) {
+            let of_state = usage.by_state.entry(state).or_default();
+            *of_state = (of_state.0 + 1, of_state.1 + self.size_of(slot));
+        }
+    }
+
+    /// What costs nothing to know.
+    fn tally(&self) -> Usage {
         let header = self.tables.header();
-        let mut usage = Usage {
+        Usage {
             capacity_bytes: self.tables.geometry.capacity_bytes,
             resident_bytes: self.data.allocated_bytes().unwrap_or(0),
             metadata_bytes: self.segment.allocated_bytes().unwrap_or(0),
@@ -226,13 +239,7 @@ impl Inner {
             swept_clients: header.swept_clients.load(Ordering::Relaxed),
             swept_holds: header.swept_holds.load(Ordering::Relaxed),
             ..Usage::default()
-        };
-        self.add_memory(&mut usage);
-        for object in self.list() {
-            let of_state = usage.by_state.entry(object.state).or_default();
-            *of_state = (of_state.0 + 1, of_state.1 + object.size);
         }
-        usage
     }
 
     fn add_memory(&self, usage: &mut Usage) {
@@ -283,7 +290,13 @@ fn is_stopped(pid: u32) -> bool {
 impl Store {
     /// Every living object, with who holds it, since when.
     pub fn list(&self) -> Vec<ObjectInfo> {
-        self.inner.list()
+        self.list_from(0, usize::MAX)
+    }
+
+    /// At most `count` of the living objects, those with the lowest slots from `first` on.
+    pub fn list_from(&self, first: u32, count: usize) -> Vec<ObjectInfo> {
+        let slots = self.inner.living_slots().filter(|&slot| slot >= first);
+        slots.filter_map(|slot| self.inner.object_info(slot)).take(count).collect()
     }
 
     /// Everyone who is connected.
@@ -310,9 +323,15 @@ impl Store {
         self.inner.holder_shares()
     }
 
-    /// How the memory is used.
+    /// How the memory is used: looks at every chunk and every object.
     pub fn usage(&self) -> Usage {
         self.inner.usage()
+    }
+
+    /// The counters of [`Store::usage`] and nothing that would have to be added up: `used_bytes`,
+    /// `unused_bytes`, `free_bytes` and `by_state` are empty.
+    pub fn tally(&self) -> Usage {
+        self.inner.tally()
     }
 
     /// Checks everything that must hold while nobody else works; for tests.

@@ -108,6 +108,15 @@ impl Shared {
     }
 }
 
+impl Shared {
+    fn forget(&self, dead: &[u16]) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        for number in dead {
+            watched.remove(number);
+        }
+    }
+}
+
 /// Sleeps on the clients' process descriptors; sweeps whoever ended.
 fn watch(inner: &Weak<Inner>, shared: &Shared) {
     let mut events = [EpollEvent::empty(); 256];
@@ -116,6 +125,8 @@ fn watch(inner: &Weak<Inner>, shared: &Shared) {
         let Some(inner) = inner.upgrade() else { return };
         let ended = events[..count].iter().map(EpollEvent::data).filter(|&number| number != STOP);
         let dead: Vec<u16> = ended.map(|number| number as u16).filter(|&number| inner.tables.client(number).is_dead()).collect();
+        // Watched anew if it is still there in a while: whoever sweeps it now may die over it.
+        shared.forget(&dead);
         inner.sweep(&dead);
     }
 }
@@ -186,6 +197,8 @@ impl Inner {
                 let _ = thread.join();
             }
         }
+        let mine = u64::from(self.party().me) + 1;
+        let _ = self.tables.header().keeper.compare_exchange(mine, 0, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     /// Whether the daemon that this client needs has ended.
@@ -313,6 +326,12 @@ impl Store {
         }
         self.inner.keep_if_mine()?;
         Ok(true)
+    }
+
+    /// Ends the threads by which this process keeps the store, if it does: from then on nobody
+    /// keeps it, and clients that wait for the daemon hear that it is gone.
+    pub fn stop_keeping(&self) {
+        self.inner.stop_keeping();
     }
 
     /// Bytes of free memory that are kept ready once somebody makes large objects.

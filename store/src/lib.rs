@@ -44,6 +44,8 @@
 //! | P1-P3 | `spill` | disk and back |
 //! | R1-R3 | `reclaim` | the dead |
 
+#![cfg_attr(feature = "loom", allow(dead_code, unused_imports))]
+
 #[cfg(not(feature = "loom"))]
 pub mod arrow;
 #[cfg(not(feature = "loom"))]
@@ -64,6 +66,8 @@ mod layout;
 mod list;
 #[cfg(not(feature = "loom"))]
 mod members;
+#[cfg(feature = "loom")]
+mod modelled;
 #[cfg(all(test, feature = "loom"))]
 mod models;
 #[cfg(not(feature = "loom"))]
@@ -84,8 +88,10 @@ mod sync;
 #[cfg(not(feature = "loom"))]
 mod table;
 mod tables;
+mod take_over;
 #[cfg(all(any(test, feature = "testing"), not(feature = "loom")))]
 mod testing;
+mod unload;
 #[cfg(not(feature = "loom"))]
 mod wait;
 

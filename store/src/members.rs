@@ -124,6 +124,18 @@ impl Tables {
             .map_err(|_| refused)
     }
 
+    /// Turns an admission that nobody joined by into a client that leaves.
+    pub(crate) fn dismiss(&self, client: ClientId) -> bool {
+        if client.number == 0 || u64::from(client.number) >= self.geometry.clients {
+            return false;
+        }
+        let record = self.client(client.number);
+        let before = record.read();
+        let is_joining = before.state == ClientState::Joining && before.generation == client.generation;
+        let leaving = Identity { state: ClientState::Leaving, ..before };
+        is_joining && record.identity.compare_exchange(before.pack(), leaving.pack(), Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
     /// A client that goes of its own accord: swept like a dead one.
     pub(crate) fn leave(&self, client: u16) {
         let record = self.client(client);

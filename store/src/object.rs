@@ -58,24 +58,20 @@ impl Encoding {
 pub struct View<'a> {
     inner: &'a Inner,
     slot: u32,
+    /// The cell as the pin left it: what the release expects to find.
+    seen: u64,
     bytes: &'a [u8],
 }
 
 impl<'a> View<'a> {
     /// Over `len` bytes at `offset` of an object of which this process has just taken a pin, which
-    /// passes to the view.
+    /// passes to the view; `None`, and the pin stays the caller's, where that is outside the data.
     #[inline(always)]
-    pub(crate) fn over(inner: &'a Inner, slot: u32, offset: u64, len: u64) -> Result<View<'a>, GateError> {
+    pub(crate) fn over(inner: &'a Inner, slot: u32, seen: u64, offset: u64, len: u64) -> Option<View<'a>> {
         // SAFETY: the caller pinned a sealed object, so nobody writes or moves these bytes until
         // the pin is released, which `drop` does; the gate checks the range.
-        let bytes = unsafe { sealed(&inner.tables.data, offset, len) };
-        match bytes {
-            Ok(bytes) => Ok(View { inner, slot, bytes }),
-            Err(outside) => {
-                inner.party().release(slot, PIN);
-                Err(outside)
-            }
-        }
+        let bytes = unsafe { sealed(&inner.tables.data, offset, len) }.ok()?;
+        Some(View { inner, slot, seen, bytes })
     }
 }
 
@@ -103,7 +99,10 @@ impl Deref for View<'_> {
 impl Drop for View<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.inner.party().release(self.slot, PIN);
+        let party = self.inner.party();
+        if party.let_go_seen(self.slot, PIN, self.seen) {
+            party.end_hold(self.slot);
+        }
     }
 }
 

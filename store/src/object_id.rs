@@ -66,6 +66,7 @@ impl fmt::Debug for ObjectId {
     }
 }
 
+#[cfg(not(feature = "loom"))]
 impl std::str::FromStr for ObjectId {
     type Err = crate::error::ParseIdError;
 

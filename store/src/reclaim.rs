@@ -12,6 +12,8 @@
 //! - **R2** A dead client's number is given out again only after its row, its spans and its slabs
 //!   are clear.
 //! - **R3** Of several sweepers, the one that the record names works; a dead sweeper is replaced.
+//!   The name holds for one life of the swept and one of the sweeper, so neither a number given out
+//!   again is swept by mistake, nor a dead client left to a stranger with its sweeper's number.
 
 use crate::hold::{HOLDS, Work};
 use crate::layout::CELLS_PER_PAGE;
@@ -105,27 +107,52 @@ impl Tables {
         record.put_bytes.store(0, Ordering::Relaxed);
         let keeper = u64::from(client) + 1;
         let _ = self.header().keeper.compare_exchange(keeper, 0, Ordering::SeqCst, Ordering::SeqCst);
-        record.sweeper.store(0, Ordering::SeqCst);
+        let sweeper = record.sweeper.load(Ordering::SeqCst);
         let free = Identity { state: ClientState::Free, pid: 0, start_low: 0, generation: record.read().generation };
         record.identity.store(free.pack(), Ordering::SeqCst);
+        // Last: until here nobody else claims this life, and none that comes is this one (R3).
+        let _ = record.sweeper.compare_exchange(sweeper, 0, Ordering::SeqCst, Ordering::SeqCst);
     }
 }
 
 impl Party<'_> {
     /// Names this client as the sweeper of a dead one, in place of nobody or of a dead sweeper.
     fn may_sweep(&self, client: u16) -> bool {
-        let sweeper = &self.tables.client(client).sweeper;
-        let mine = u64::from(self.me) + 1;
-        let before = sweeper.load(Ordering::SeqCst);
-        if client == self.me {
+        let record = self.tables.client(client);
+        if client == self.me || !record.is_dead() {
             return false;
         }
-        let is_open = match before.checked_sub(1) {
-            None => true,
-            Some(other) if other >= self.tables.geometry.clients => true,
-            Some(other) => other as u16 != self.me && self.tables.client(other as u16).is_dead_or_free(),
-        };
-        is_open && sweeper.compare_exchange(before, mine, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        let swept = record.read().generation;
+        let before = record.sweeper.load(Ordering::SeqCst);
+        let mine = self.sweeper_word(swept);
+        if self.is_swept_by(before, swept)
+            || record.sweeper.compare_exchange(before, mine, Ordering::SeqCst, Ordering::SeqCst).is_err()
+        {
+            return false;
+        }
+        // Another may have swept this life to its end between our two looks.
+        let now = record.read();
+        let is_still_there = now.state != ClientState::Free && now.generation == swept;
+        if !is_still_there {
+            let _ = record.sweeper.compare_exchange(mine, 0, Ordering::SeqCst, Ordering::SeqCst);
+        }
+        is_still_there
+    }
+
+    fn sweeper_word(&self, swept: u16) -> u64 {
+        let generation = self.tables.client(self.me).read().generation;
+        u64::from(swept) << 32 | u64::from(generation) << 16 | u64::from(self.me)
+    }
+
+    /// Whether a sweeper's word names a living client, and that life of the swept.
+    fn is_swept_by(&self, word: u64, swept: u16) -> bool {
+        let (sweeper, generation) = (word as u16, (word >> 16) as u16);
+        if sweeper == 0 || u64::from(sweeper) >= self.tables.geometry.clients || (word >> 32) as u16 != swept {
+            return false;
+        }
+        let record = self.tables.client(sweeper);
+        let lives = record.read().state != ClientState::Free && !record.is_dead();
+        lives && record.read().generation == generation
     }
 
     /// Clears the cells of one page; returns how many held something.
@@ -141,61 +168,6 @@ impl Party<'_> {
             }
         }
         holds
-    }
-
-    /// Takes over whatever the dead decided about a slot, clears its cell, decides anew.
-    pub(crate) fn sweep_cell(&self, dead: u16, slot: u32, work: &mut Work) {
-        // Another thread of this client may be deciding over the slot (H2): it ends without us.
-        while !self.claim_decision(slot) {
-            std::thread::yield_now();
-        }
-        self.take_over(slot, dead, work);
-        self.tables.cell(dead, slot).swap(0, Ordering::SeqCst);
-        self.decide(slot, false, work);
-        self.decide_all(std::mem::take(work));
-    }
-
-    /// Where the word names the dead as decider: goes on, or goes back, in this client's name.
-    fn take_over(&self, slot: u32, dead: u16, work: &mut Work) {
-        let entry = self.tables.entry(slot);
-        loop {
-            let word = entry.word.load(Ordering::SeqCst);
-            let snapshot = Snapshot::unpack(word);
-            if snapshot.decider != dead {
-                return;
-            }
-            let next = match snapshot.state {
-                State::Free | State::Promised | State::Sealed => return,
-                State::Writing | State::Unloading | State::Dead => snapshot.to(snapshot.state, self.me),
-                State::Condemned | State::Forsaken | State::Spilling => {
-                    snapshot.rescued().expect("these states can be rescued")
-                }
-            };
-            if entry.word.compare_exchange(word, next, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-                continue;
-            }
-            match snapshot.state {
-                State::Writing => self.undo_write(slot, work),
-                State::Unloading => self.finish_unload(slot),
-                State::Dead => self.take_apart(slot, Snapshot::unpack(next), work),
-                _ => {}
-            }
-            return;
-        }
-    }
-
-    /// From writing in this client's name back to promised: what was written is given back.
-    /// Repeatable from any point.
-    pub(crate) fn undo_write(&self, slot: u32, work: &mut Work) {
-        let entry = self.tables.entry(slot);
-        let snapshot = Snapshot::unpack(entry.word.load(Ordering::SeqCst));
-        debug_assert!(snapshot.state == State::Writing && snapshot.decider == self.me, "H4: {snapshot:?}");
-        self.unlist_children(slot, work);
-        self.free_blocks(slot);
-        entry.children.store(0, Ordering::SeqCst);
-        entry.location.store(0, Ordering::SeqCst);
-        entry.list.store(0, Ordering::SeqCst);
-        entry.word.store(snapshot.to(State::Promised, 0), Ordering::SeqCst);
     }
 
     /// The spans and slabs that the dead owned, in one pass over both tables.
@@ -279,8 +251,3 @@ impl Party<'_> {
     }
 }
 
-impl crate::layout::client::ClientRecord {
-    fn is_dead_or_free(&self) -> bool {
-        self.read().state == ClientState::Free || self.is_dead()
-    }
-}

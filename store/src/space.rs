@@ -5,6 +5,8 @@
 //! ones to be spilled, and sleeps until a chunk comes back. It fails at once where only the caller
 //! itself could make room, because it will not while it waits here.
 
+use crate::alloc::MEDIUM_MAX;
+use crate::alloc::heap::large_block;
 use crate::error::{CreateError, HolderShare};
 use crate::keeper::Keeping;
 use crate::layout::CHUNK_BYTES;
@@ -61,7 +63,12 @@ impl Inner {
 
     fn try_block(&self, bytes: u64, slot: u32) -> Result<Option<u64>, CreateError> {
         let party = self.party();
-        Ok(self.producer().heap.block(party, &self.local().window, bytes, slot)?)
+        let window = &self.local().window;
+        if bytes > MEDIUM_MAX {
+            // Whole chunks concern no heap: no thread of this process is held up by a large claim.
+            return Ok(large_block(party, window, bytes, slot)?);
+        }
+        Ok(self.producer().heap.block(party, window, bytes, slot)?)
     }
 
     /// What this thread can do for room by itself; true when something came back.
@@ -70,7 +77,7 @@ impl Inner {
             return true;
         }
         // What rests empty goes back to everybody, for instance to a run of large size.
-        self.producer().heap.rest_all(self.party());
+        self.rest_heaps();
         if self.evict(bytes) > 0 {
             return true;
         }

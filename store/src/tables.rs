@@ -13,6 +13,9 @@ use crate::layout::{client::ClientRecord, header::Header};
 #[cfg(not(feature = "loom"))]
 use store_shm::map::ReadMap;
 
+/// Backs of one chunk. A model uses the first few granules; the rest would cost it dear.
+const BACKS_PER_CHUNK: usize = if cfg!(feature = "loom") { 4 } else { GRANULES };
+
 /// Every table, typed and bounds-checked.
 pub(crate) struct Tables {
     pub(crate) geometry: Geometry,
@@ -111,7 +114,7 @@ impl Tables {
     }
 
     pub(crate) fn back(&self, chunk: u32, granule: usize) -> &Backs {
-        &self.chunk_backs[chunk as usize * GRANULES + granule]
+        &self.chunk_backs[chunk as usize * BACKS_PER_CHUNK + granule]
     }
 }
 
@@ -211,12 +214,11 @@ impl Tables {
             geometry,
             touched: longs(clients * geometry.touched_words()),
             entries: (0..slots).map(|_| Entry::new()).collect(),
-            slabs: (0..slots.div_ceil(256)).map(|_| SlotSlab::new()).collect(),
+            slabs: (0..slots.div_ceil(crate::layout::SLAB_SLOTS)).map(|_| SlotSlab::new()).collect(),
             chunk_words: longs(chunks),
             chunk_lengths: shorts(chunks),
             chunk_bits: (0..chunks).map(|_| ChunkBits::new()).collect(),
-            // A model uses the first few granules of a chunk; the rest would cost it dear.
-            chunk_backs: shorts((chunks.max(1) - 1) * GRANULES as u64 + 4),
+            chunk_backs: shorts(chunks * BACKS_PER_CHUNK as u64),
             index: longs(1),
             cells: longs(clients * slots),
             lists: vec![Vec::new(); slots as usize],

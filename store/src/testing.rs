@@ -97,8 +97,7 @@ impl Store {
 
     /// Lets the heap's active spans rest, so that a client without objects owns nothing.
     pub fn rest(&self) {
-        let party = self.inner.party();
-        self.inner.producer().heap.rest_all(party);
+        self.inner.rest_heaps();
     }
 
     /// Clients that the kernel says are dead and that are not swept yet.

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::error::BenchError;
@@ -29,6 +29,24 @@ pub fn pin_to_core(core: usize) {
     }
 }
 
+/// Runs something on whatever core the kernel likes, as a process that nobody pinned; the threads it
+/// starts stay free. The harness is back on its core afterwards.
+pub fn unpinned<T>(run: impl FnOnce() -> T) -> T {
+    unpin();
+    let result = run();
+    pin_to_core(HARNESS_CORE);
+    result
+}
+
+/// Lets this process run on all cores, its parent's pinning undone.
+pub fn unpin() {
+    let mut cores = CpuSet::new();
+    let all = (0..CpuSet::count()).try_for_each(|core| cores.set(core));
+    if let Err(error) = all.and_then(|()| sched_setaffinity(Pid::from_raw(0), &cores)) {
+        eprintln!("still pinned: {error}");
+    }
+}
+
 /// Makes this process end when `parent` does.
 pub fn end_with_parent(parent: u32) -> Result<(), BenchError> {
     set_pdeathsig(Signal::SIGKILL).map_err(BenchError::errno("prctl"))?;
@@ -45,12 +63,17 @@ pub struct OwnedChild(Child);
 impl OwnedChild {
     /// This executable in another role.
     pub fn start_role(role: &[&str]) -> Result<Self, BenchError> {
+        Self::start_role_with(role, Stdio::null())
+    }
+
+    /// As [`OwnedChild::start_role`], with something at its standard input.
+    pub fn start_role_with(role: &[&str], input: Stdio) -> Result<Self, BenchError> {
         let executable = std::env::current_exe().map_err(BenchError::system("our own path"))?;
         Command::new(executable)
             .args(role)
             .arg("--parent")
             .arg(std::process::id().to_string())
-            .stdin(Stdio::null())
+            .stdin(input)
             .spawn()
             .map(Self)
             .map_err(BenchError::system("another process of ours"))
@@ -64,6 +87,26 @@ impl OwnedChild {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Stops it where it is, so that it takes no core from anybody.
+    pub fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// Ends it without a warning, as a crash does; its process id stays taken until this value drops.
+    pub fn kill(&self) {
+        self.signal(Signal::SIGKILL);
+    }
+
+    fn signal(&self, signal: Signal) {
+        // Fails only for a child that has ended, whom nothing needs to reach any more.
+        let _ = kill(Pid::from_raw(self.id().cast_signed()), signal);
     }
 
     /// True once it has ended.

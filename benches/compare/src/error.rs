@@ -49,6 +49,24 @@ pub enum BenchError {
         /// Its own error.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// The store refused.
+    #[error("the store, {step}: {source}")]
+    Store {
+        /// What was being done.
+        step: &'static str,
+        /// Its own error.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// What a row's name says did not happen, so its number would mean something else.
+    #[error("{what}: {found} where at least {wanted} was expected")]
+    TooFew {
+        /// What was counted.
+        what: &'static str,
+        /// How often it was.
+        found: u64,
+        /// How often it has to be.
+        wanted: u64,
+    },
     /// A peer read bytes that nobody wrote.
     #[error("read {found:#x} where {expected:#x} was written")]
     WrongBytes {
@@ -78,6 +96,14 @@ impl BenchError {
     /// Names the step at which the system refused.
     pub fn system(step: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { step, source }
+    }
+
+    /// Names the step at which the store refused.
+    pub fn store<E: Error + Send + Sync + 'static>(step: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::Store {
+            step,
+            source: Box::new(source),
+        }
     }
 
     /// As [`BenchError::system`], for an error number.

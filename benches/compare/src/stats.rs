@@ -3,6 +3,7 @@
 //! The one thing to know: a loop that times ours and a loop that times a peer are the same loop, so
 //! the cost of looking at the clock is on both sides. No unit is converted here.
 
+use std::hint::black_box;
 use std::time::Instant;
 
 /// Operations between two looks at the clock where one operation takes nanoseconds.
@@ -24,6 +25,36 @@ pub fn time_batches(
             start.elapsed().as_nanos() as f64 / operations as f64
         })
         .collect()
+}
+
+/// As [`time_batches`], of operations that make something: ending what a batch made is not timed.
+pub fn time_batches_of_makings<T, E>(
+    batch_count: usize,
+    operations: usize,
+    mut make: impl FnMut() -> Result<T, E>,
+) -> Result<Vec<f64>, E> {
+    let mut made = Vec::with_capacity(operations);
+    (0..batch_count)
+        .map(|_| {
+            let start = Instant::now();
+            for _ in 0..operations {
+                made.push(make()?);
+            }
+            let nanos = start.elapsed().as_nanos() as f64;
+            made.clear();
+            Ok(nanos / operations as f64)
+        })
+        .collect()
+}
+
+/// Reads all eight words of the first cache line; zero where there is none.
+#[inline]
+pub fn read_first_line(bytes: &[u8]) -> u64 {
+    let words = bytes
+        .first_chunk::<64>()
+        .map(|line| line.as_chunks::<8>().0);
+    let sum = |sum: u64, word: &[u8; 8]| sum.wrapping_add(u64::from_ne_bytes(*word));
+    black_box(words.map_or(0, |words| words.iter().fold(0, sum)))
 }
 
 /// Nanoseconds of each of `count` operations, the first error ending the loop.

@@ -17,6 +17,10 @@ pub const LARGE_BYTES: usize = 100 * MIB;
 pub const FEW_LIVE: usize = 1_000;
 /// Objects of the crowded rows.
 pub const MANY_LIVE: usize = 1_000_000;
+/// Objects of the hot subset, drawn at random from all that are live.
+pub const HOT_SUBSET: usize = 64;
+/// Holds of the client that dies.
+pub const DEAD_CLIENT_HOLDS: usize = 40_000;
 /// The lines one random get by handle touches, one in each region: the entry with its state word, the
 /// getter's own hold cell (eight to a line), the payload's first line.
 pub const RANDOM_GET_REGIONS: [Region; 3] = [
@@ -90,6 +94,8 @@ pub enum Work {
     MetadataPerObject,
     /// From the kernel's word that a client died to its last hold gone.
     DeadClientHolds,
+    /// The same of a million holds, as holds a second.
+    SweepManyHolds,
 }
 
 /// Whom ours is held against.
@@ -203,7 +209,7 @@ const fn plan(work: Work, name: &'static str, unit: Unit, peers: &'static [Peer]
 }
 
 /// Every row of the store's bench.
-pub const STORE_WORKS: [WorkPlan; 18] = [
+pub const STORE_WORKS: [WorkPlan; 19] = [
     plan(
         Work::GetByHandleHot,
         "get + release by handle hot",
@@ -322,6 +328,12 @@ pub const STORE_WORKS: [WorkPlan; 18] = [
         Work::DeadClientHolds,
         "40,000 holds of a dead client gone",
         Unit::Nanoseconds,
+        &[],
+    ),
+    plan(
+        Work::SweepManyHolds,
+        "sweep of 1,000,000 holds",
+        Unit::PerSecond,
         &[],
     ),
 ];

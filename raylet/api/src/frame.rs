@@ -222,7 +222,7 @@ fn cut(reason: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Goodbye, Hello, ListObjects, ReserveHint};
+    use crate::message::{Ending, Hello, ListObjects, Status};
 
     fn frame(kind: u16, version: u8, reserved: u8, body: &[u8]) -> Vec<u8> {
         let mut out = ((HEADER_BYTES + body.len()) as u32).to_le_bytes().to_vec();
@@ -237,7 +237,7 @@ mod tests {
         let mut decoder = Decoder::new();
         decoder.extend(bytes);
         assert_eq!(decoder.next_message(), Err(expected.clone()));
-        decoder.extend(&encode(&Goodbye {}.into()).unwrap());
+        decoder.extend(&encode(&Status {}.into()).unwrap());
         assert_eq!(decoder.next_message(), Err(expected));
     }
 
@@ -250,8 +250,11 @@ mod tests {
                 ..Hello::default()
             }
             .into(),
-            Goodbye {}.into(),
-            ReserveHint { bytes: u64::MAX }.into(),
+            Status {}.into(),
+            Ending {
+                client_count: u32::MAX,
+            }
+            .into(),
         ];
         let stream: Vec<u8> = messages.iter().flat_map(|m| encode(m).unwrap()).collect();
         for step in 1..=stream.len() {
@@ -344,7 +347,7 @@ mod tests {
             body.extend(name.bytes());
             body.push(value);
         }
-        let (message, _) = decode(&frame(8, 1, 0, &body)).unwrap().unwrap();
+        let (message, _) = decode(&frame(5, 1, 0, &body)).unwrap().unwrap();
         assert_eq!(
             message,
             ListObjects {

@@ -41,11 +41,6 @@ fn client_messages_keep_their_bytes() {
         "G.00.00.00.01.00.01.00.85.b0protocol_version.01.a3pid.cd.01.2c.abstart_ticks.ce.00\
          .01.11p.a5label.a6driver.a4want.a5Store",
     );
-    check(Goodbye {}, ".05.00.00.00.03.00.01.00.80");
-    check(
-        ReserveHint { bytes: 1 << 30 },
-        ".10.00.00.00.05.00.01.00.81.a5bytes.ce.40.00.00.00",
-    );
     check(Status {}, ".05.00.00.00.06.00.01.00.80");
     check(
         ListObjects {
@@ -74,6 +69,7 @@ fn raylet_messages_keep_their_bytes() {
         slot_count: 1 << 24,
         max_clients: 256,
         layout_version: 1,
+        job: 4,
         spill_directory: Some("/d".into()),
         raylet_pid: 9,
     };
@@ -84,7 +80,6 @@ fn raylet_messages_keep_their_bytes() {
          .00.abmax_clients.cd.01.00.aelayout_version.01.afspill_directory.a2.2fd.aaraylet_pid\
          .09",
     );
-    check(Farewell {}, ".05.00.00.00.04.00.01.00.80");
     check(
         Ending { client_count: 2 },
         ".13.00.00.00.0d.00.01.00.81.acclient_count.02",
@@ -102,14 +97,16 @@ fn listings_keep_their_bytes() {
     let holder = Holder {
         client_index: 1,
         pid: 2,
-        reference: true,
-        pin: false,
+        references: 3,
+        pins: 0,
     };
     let object = ObjectInfo {
         id: object_id(),
         bytes: 100,
-        state: ObjectState::Spilled,
-        reference_count: 1,
+        state: ObjectState::OnDisk,
+        age_ms: 2,
+        listed_count: 0,
+        reference_count: 3,
         pin_count: 0,
         holders: vec![holder],
     };

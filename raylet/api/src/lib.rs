@@ -19,26 +19,23 @@
 //!       8     -  body: the message's fields as a MessagePack map, name to value
 //! ```
 //!
-//! A program that wants objects says `Hello` and keeps the connection for life. Questions (`Status`,
-//! the listings) and `Shutdown` need no `Hello`. Requests are answered in order, so a client may send
-//! several before it reads.
+//! A program that wants objects says `Hello`, maps what comes with the `Welcome` and joins the store;
+//! from then on it needs the connection no more. Questions (`Status`, the listings) and `Shutdown`
+//! need no `Hello`. Requests are answered in order, so a client may send several before it reads.
 //!
 //! | message | kind | from -> to | when | reply | errors | safe to repeat |
 //! | --- | --- | --- | --- | --- | --- | --- |
-//! | [`Hello`] | 1 | client -> raylet | once, first | `Welcome` | `UnsupportedVersion`, `TooManyClients`, `PeerInvisible`, `AlreadyAdmitted`, `ShuttingDown`, `Internal` | on a new connection: gives a second client |
+//! | [`Hello`] | 1 | client -> raylet | once on a connection | `Welcome` | `UnsupportedVersion`, `TooManyClients`, `PeerInvisible`, `AlreadyAdmitted`, `ShuttingDown`, `Internal` | on a new connection: gives a second client |
 //! | [`Welcome`] | 2 | raylet -> client | answers `Hello`; the descriptors ride on its first byte | - | - | - |
-//! | [`Goodbye`] | 3 | client -> raylet | the client is done and touches shared memory no more | `Farewell` | `NotAdmitted` | the second gets `NotAdmitted` |
-//! | [`Farewell`] | 4 | raylet -> client | answers `Goodbye`; what the client held is being reclaimed | - | - | - |
-//! | [`ReserveHint`] | 5 | client -> raylet | before a first put of 1 MiB or more, and when warm memory ran out | none | `NotAdmitted` | yes |
-//! | [`Status`] | 6 | anyone -> raylet | any time | `StatusReply` | - | yes |
-//! | [`StatusReply`] | 7 | raylet -> asker | answers `Status` | - | - | - |
-//! | [`ListObjects`] | 8 | anyone -> raylet | any time | `ObjectsReply` | `ShuttingDown` | yes |
-//! | [`ObjectsReply`] | 9 | raylet -> asker | one page; `next_cursor` asks for the next | - | - | - |
-//! | [`ListClients`] | 10 | anyone -> raylet | any time | `ClientsReply` | `ShuttingDown` | yes |
-//! | [`ClientsReply`] | 11 | raylet -> asker | one page | - | - | - |
-//! | [`Shutdown`] | 12 | anyone -> raylet | any time | `Ending`, then the connection ends when the raylet does | - | yes |
-//! | [`Ending`] | 13 | raylet -> asker | answers `Shutdown` | - | - | - |
-//! | [`Error`] | 14 | raylet -> anyone | instead of a reply | - | - | - |
+//! | [`Status`] | 3 | anyone -> raylet | any time | `StatusReply` | - | yes |
+//! | [`StatusReply`] | 4 | raylet -> asker | answers `Status` | - | - | - |
+//! | [`ListObjects`] | 5 | anyone -> raylet | any time | `ObjectsReply` | - | yes |
+//! | [`ObjectsReply`] | 6 | raylet -> asker | one page; `next_cursor` asks for the next | - | - | - |
+//! | [`ListClients`] | 7 | anyone -> raylet | any time | `ClientsReply` | - | yes |
+//! | [`ClientsReply`] | 8 | raylet -> asker | one page | - | - | - |
+//! | [`Shutdown`] | 9 | anyone -> raylet | any time | `Ending`, then the connection ends when the raylet does | - | yes |
+//! | [`Ending`] | 10 | raylet -> asker | answers `Shutdown` | - | - | - |
+//! | [`Error`] | 11 | raylet -> anyone | instead of a reply | - | - | - |
 //!
 //! Bytes that are no frame get one `Error` with `BadFrame`, and that connection is closed; nobody
 //! else notices. A frame that is too long, has a kind nobody knows, or a body that does not decode is
@@ -47,10 +44,10 @@
 //!
 //! # The end of a client
 //!
-//! The end of a connection says nothing: a client may close it by accident and keep reading what it
-//! has mapped. A client is gone when it said `Goodbye` or when the kernel says its process is dead.
-//! A forked child inherits the connection but is not the client: it connects and says `Hello` itself,
-//! because the raylet watches the process that connected.
+//! An admission is taken back when its connection ends before the client has joined the store. From
+//! then on the end of the connection says nothing: a client leaves by a word of its own in shared
+//! memory, or is gone when the kernel says its process is dead; the store's keeper sees both. A
+//! forked child is a client of its own by the store's doing and says no `Hello`.
 //!
 //! # What needs a new version
 //!

@@ -22,7 +22,7 @@ pub enum Want {
 pub struct Hello {
     /// The version the client speaks; the frame carries it as well.
     pub protocol_version: u32,
-    /// The client's pid as it sees itself. For logs only: the raylet asks the kernel.
+    /// The client's pid as it sees itself. The raylet asks the kernel; the two must agree.
     pub pid: u32,
     /// When the process started, in the kernel's ticks; 0 where the client does not know. Tells a
     /// process that took over the pid from the one that connected.
@@ -55,27 +55,15 @@ pub struct Welcome {
     pub max_clients: u32,
     /// Layout of the segments; a client built for another must not map them.
     pub layout_version: u32,
+    /// The number of the job whose driver the client is; ids derive from it. From 1.
+    #[serde(default)]
+    pub job: u32,
     /// Where spilled objects are; absent where nothing is ever spilled.
     #[serde(default)]
     pub spill_directory: Option<String>,
     /// The raylet's pid, as the raylet sees it.
     #[serde(default)]
     pub raylet_pid: u32,
-}
-
-/// A client leaves. From now on it must not touch shared memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Goodbye {}
-
-/// The raylet lets a client go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Farewell {}
-
-/// A client is about to put large objects and would like warm memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReserveHint {
-    /// How many bytes it expects to need soon.
-    pub bytes: u64,
 }
 
 /// Asks how the raylet is.
@@ -103,33 +91,38 @@ pub struct StatusReply {
 }
 
 /// The store's numbers. All are sums at about one moment; nothing is stopped to count them.
+/// `used + unused + free = capacity`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StoreStatus {
     /// Bytes of the data segment.
     pub capacity_bytes: u64,
-    /// Bytes of live objects in memory.
+    /// Bytes that live objects have in memory, rounded up as they are allocated.
     pub used_bytes: u64,
-    /// Bytes of memory the kernel has given to the segments.
+    /// Bytes that clients own and no object has.
+    pub unused_bytes: u64,
+    /// Bytes nobody owns.
+    pub free_bytes: u64,
+    /// Bytes of the data segment that the kernel has given memory to.
     pub resident_bytes: u64,
-    /// Bytes allocated ahead and free.
-    pub warm_bytes: u64,
-    /// Bytes of live objects on disk.
+    /// Bytes of the tables that the kernel has given memory to.
+    pub metadata_bytes: u64,
+    /// Bytes of live objects that are on disk only.
     pub spilled_bytes: u64,
     /// Live objects.
     pub object_count: u64,
-    /// Live objects on disk.
+    /// Live objects that are on disk only.
     pub spilled_object_count: u64,
     /// Slots of the object table.
     pub slot_count: u64,
-    /// Clients that are in.
+    /// Clients that are in, the raylet itself included.
     pub client_count: u32,
-    /// Rows of the client table.
+    /// Clients there may be, the raylet itself included.
     pub max_clients: u32,
-    /// Clients that died and were swept.
+    /// Clients that left or died and were swept.
     pub swept_client_count: u64,
-    /// Bytes the dead held and that were reclaimed.
-    pub reclaimed_bytes: u64,
+    /// Holds that sweeps gave back.
+    pub swept_hold_count: u64,
     /// Whatever else the store counts, by name.
     pub counters: BTreeMap<String, u64>,
 }
@@ -162,12 +155,18 @@ pub struct ObjectsReply {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ObjectState {
+    /// Named, and nobody has made it yet.
+    Promised,
     /// Being written.
-    Created,
+    Writing,
     /// Sealed, bytes in memory.
-    Sealed,
+    InMemory,
+    /// Sealed, bytes in memory, being copied to disk.
+    Spilling,
     /// Sealed, bytes on disk.
-    Spilled,
+    OnDisk,
+    /// Being taken apart.
+    Ending,
     /// A state this reader does not know.
     #[default]
     #[serde(other)]
@@ -183,6 +182,12 @@ pub struct ObjectInfo {
     pub bytes: u64,
     /// Where it is in its life.
     pub state: ObjectState,
+    /// Milliseconds since it was begun.
+    #[serde(default)]
+    pub age_ms: u64,
+    /// How many objects list it.
+    #[serde(default)]
+    pub listed_count: u64,
     /// References of all clients.
     pub reference_count: u64,
     /// Pins of all clients.
@@ -194,15 +199,16 @@ pub struct ObjectInfo {
 
 /// A client's hold on an object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Holder {
     /// The client's row.
     pub client_index: u32,
     /// The client's process.
     pub pid: u32,
-    /// Whether it names the object.
-    pub reference: bool,
-    /// Whether it looks at the bytes.
-    pub pin: bool,
+    /// How often it names the object.
+    pub references: u32,
+    /// How many live views it has.
+    pub pins: u32,
 }
 
 /// Asks for a page of the clients.
@@ -230,18 +236,22 @@ pub struct ClientsReply {
 pub struct ClientInfo {
     /// Its row in the client table.
     pub client_index: u32,
-    /// How often that row was reused.
-    pub client_generation: u64,
     /// Its process, as the raylet sees it.
     pub pid: u32,
     /// What it calls itself.
     pub label: String,
-    /// Objects it names.
-    pub reference_count: u64,
-    /// Objects it looks at.
-    pub pin_count: u64,
-    /// Memory that only it can use: its chunks and extents.
-    pub granted_bytes: u64,
+    /// Milliseconds since it was admitted.
+    pub age_ms: u64,
+    /// The client that forked it, if one did.
+    pub parent: Option<u32>,
+    /// Bytes of objects that it names or looks at.
+    pub held_bytes: u64,
+    /// Bytes of these that it looks at, so that they cannot move to disk.
+    pub pinned_bytes: u64,
+    /// Bytes it waits for room for; 0 when it does not.
+    pub waiting_bytes: u64,
+    /// Its process is stopped.
+    pub stopped: bool,
 }
 
 /// Asks the raylet to end.
@@ -269,10 +279,8 @@ pub enum ErrorCode {
     TooManyClients,
     /// The connection said `Hello` before.
     AlreadyAdmitted,
-    /// The message needs a `Hello` first.
-    NotAdmitted,
-    /// The kernel does not show the raylet the peer's process (it is in a pid namespace of its own,
-    /// or already gone), so its death could not be noticed. Numbers: `pid`.
+    /// The raylet and the peer do not see the peer's process under the same pid (it is in a pid
+    /// namespace of its own, or already gone), so its death could not be noticed. Numbers: `pid`.
     PeerInvisible,
     /// The raylet is ending.
     ShuttingDown,
@@ -361,16 +369,13 @@ macro_rules! messages {
 messages! {
     Hello = 1,
     Welcome = 2,
-    Goodbye = 3,
-    Farewell = 4,
-    ReserveHint = 5,
-    Status = 6,
-    StatusReply = 7,
-    ListObjects = 8,
-    ObjectsReply = 9,
-    ListClients = 10,
-    ClientsReply = 11,
-    Shutdown = 12,
-    Ending = 13,
-    Error = 14,
+    Status = 3,
+    StatusReply = 4,
+    ListObjects = 5,
+    ObjectsReply = 6,
+    ListClients = 7,
+    ClientsReply = 8,
+    Shutdown = 9,
+    Ending = 10,
+    Error = 11,
 }

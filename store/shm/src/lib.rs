@@ -45,6 +45,7 @@ pub mod liveness;
 pub mod map;
 pub mod per_process;
 pub mod segment;
+pub mod turn;
 
 #[cfg(test)]
 mod testing;

@@ -161,20 +161,28 @@ impl Heap {
         None
     }
 
-    /// A block of `bytes` for the object in `slot`: its offset, or `None` when no span has room.
+    /// A small block from the current run, if it has room: no more than a bump and three stores.
     #[inline]
+    pub(crate) fn small_block(&mut self, party: Party, bytes: u64, slot: u32) -> Option<u64> {
+        if bytes == 0 || bytes > SMALL_MAX {
+            return None;
+        }
+        let count = bytes.div_ceil(SMALL_GRANULE) as usize;
+        let active = self.small.as_mut()?;
+        let granule = active.take(count)?;
+        Some(active.hand_out(party, granule, count, slot, SMALL_GRANULE))
+    }
+
+    /// A block of up to 1 MiB for the object in `slot`: its offset, or `None` when no span has room.
     pub(crate) fn block(&mut self, party: Party, window: &Window, bytes: u64, slot: u32) -> Result<Option<u64>, WindowError> {
-        debug_assert!(bytes > 0, "an empty value has no block");
+        debug_assert!(bytes > 0 && bytes <= MEDIUM_MAX, "{bytes} bytes are no block of a heap");
+        if let Some(offset) = self.small_block(party, bytes, slot) {
+            return Ok(Some(offset));
+        }
         if bytes <= SMALL_MAX {
-            let count = bytes.div_ceil(SMALL_GRANULE) as usize;
-            if let Some(active) = self.small.as_mut() && let Some(granule) = active.take(count) {
-                return Ok(Some(active.hand_out(party, granule, count, slot, SMALL_GRANULE)));
-            }
-            self.small_from_elsewhere(party, window, count, slot)
-        } else if bytes <= MEDIUM_MAX {
-            self.medium(party, window, bytes.div_ceil(MEDIUM_GRANULE) as usize, slot)
+            self.small_from_elsewhere(party, window, bytes.div_ceil(SMALL_GRANULE) as usize, slot)
         } else {
-            self.large(party, window, bytes, slot)
+            self.medium(party, window, bytes.div_ceil(MEDIUM_GRANULE) as usize, slot)
         }
     }
 
@@ -220,15 +228,6 @@ impl Heap {
         }))
     }
 
-    fn large(&mut self, party: Party, window: &Window, bytes: u64, slot: u32) -> Result<Option<u64>, WindowError> {
-        let chunks = bytes.div_ceil(CHUNK_BYTES) as u32;
-        let Some(claim) = party.claim(chunks, End::High) else { return Ok(None) };
-        prepared(party, window, claim)?;
-        party.take_block(claim.first, 0, 1, slot);
-        party.publish(claim, Kind::Large);
-        Ok(Some(u64::from(claim.first) * CHUNK_BYTES))
-    }
-
     /// Lets everything rest, so that whatever is empty goes back: for a client without objects,
     /// and before somebody is told that memory is full.
     pub(crate) fn rest_all(&mut self, party: Party) {
@@ -243,6 +242,16 @@ impl Heap {
             self.resting_slabs.push_back(slab.slab);
         }
     }
+}
+
+/// A block of whole chunks, claimed for one object: its offset, or `None` when no run is that long.
+pub(crate) fn large_block(party: Party, window: &Window, bytes: u64, slot: u32) -> Result<Option<u64>, WindowError> {
+    let chunks = bytes.div_ceil(CHUNK_BYTES) as u32;
+    let Some(claim) = party.claim(chunks, End::High) else { return Ok(None) };
+    prepared(party, window, claim)?;
+    party.take_block(claim.first, 0, 1, slot);
+    party.publish(claim, Kind::Large);
+    Ok(Some(u64::from(claim.first) * CHUNK_BYTES))
 }
 
 impl Active {

@@ -8,7 +8,7 @@ use crate::layout::SLAB_SLOTS;
 use crate::layout::chunk::{Kind, NOBODY, SpanWord};
 use crate::layout::entry::Entry;
 use crate::state::{Snapshot, State};
-use crate::sync::Ordering;
+use crate::sync::{Ordering, fence_after_rmw};
 use crate::tables::{Party, Tables};
 
 impl Tables {
@@ -42,7 +42,8 @@ impl Party<'_> {
 
     /// Lets a slab rest; it goes back if everything in it came back.
     pub(crate) fn rest_slab(&self, slab: u32, active: SpanWord) {
-        self.tables.slabs[slab as usize].word.store(active.same(Kind::Small).pack(), Ordering::SeqCst);
+        // A swap: the fence in `free_slab_if_empty` is free behind a read-modify-write.
+        self.tables.slabs[slab as usize].word.swap(active.same(Kind::Small).pack(), Ordering::SeqCst);
         self.free_slab_if_empty(slab);
     }
 
@@ -53,7 +54,7 @@ impl Party<'_> {
         for word in 0..shared.heads.len() {
             shared.heads[word].store(0, Ordering::SeqCst);
             shared.freed[word].store(0, Ordering::SeqCst);
-            for bit in 0..64 {
+            for bit in 0..SLAB_SLOTS.min(64) as u32 {
                 let slot = slab * SLAB_SLOTS as u32 + word as u32 * 64 + bit;
                 if slot != 0 && !self.tables.slot_is_free(slot) {
                     let heads = shared.heads[word].load(Ordering::Relaxed);
@@ -123,6 +124,8 @@ impl Party<'_> {
 
     /// Frees a resting slab whose slots all came back.
     pub(crate) fn free_slab_if_empty(&self, slab: u32) {
+        // A last freer sees that the slab rests, or whoever lets it rest sees the last bit.
+        fence_after_rmw();
         let word = self.tables.slab_word(slab);
         if word.kind != Kind::Small || self.tables.slab_is_taken(slab) {
             return;

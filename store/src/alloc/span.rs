@@ -16,7 +16,7 @@
 use super::{MEDIUM_GRANULE, SMALL_GRANULE};
 use crate::layout::CHUNK_BYTES;
 use crate::layout::chunk::{Back, ChunkBits, Kind, NOBODY, SpanWord};
-use crate::sync::Ordering;
+use crate::sync::{Ordering, fence_after_rmw};
 use crate::tables::{Party, Tables};
 
 /// A run of chunks this client has claimed: kind claimed, nobody else touches it.
@@ -248,7 +248,8 @@ impl Party<'_> {
 
     /// Lets a span rest: its owner hands nothing more out of it until it activates it again.
     pub(crate) fn rest(&self, first: u32, active: SpanWord, kind: Kind) {
-        self.tables.chunk_words[first as usize].store(active.same(kind).pack(), Ordering::SeqCst);
+        // A swap: the fence in `free_if_empty` is free behind a read-modify-write.
+        self.tables.chunk_words[first as usize].swap(active.same(kind).pack(), Ordering::SeqCst);
         self.free_if_empty(first);
     }
 
@@ -297,6 +298,8 @@ impl Party<'_> {
 
     /// Frees a resting span whose blocks all came back: one CAS, by whoever sees it (A3).
     pub(crate) fn free_if_empty(&self, first: u32) {
+        // A last freer sees that the span rests, or whoever lets it rest sees the last bit.
+        fence_after_rmw();
         let word = self.tables.span_word(first);
         if !matches!(word.kind, Kind::Small | Kind::Medium | Kind::Large) || self.tables.span_is_taken(first) {
             return;

@@ -51,28 +51,36 @@ fn verifier_options(bytes: usize) -> VerifierOptions {
     }
 }
 
-pub(super) fn read_footer(bytes: &[u8]) -> Result<Footer<'_>, DecodeError> {
+/// The flatbuffer of the footer, unverified.
+pub(super) fn footer_bytes(bytes: &[u8]) -> Result<&[u8], DecodeError> {
     let (start, end) = footer_range(bytes)?;
-    arrow_ipc::root_as_footer_with_opts(&verifier_options(end - start), &bytes[start..end]).map_err(
-        |source| DecodeError::Metadata {
-            offset: start,
-            source,
-        },
-    )
+    Ok(&bytes[start..end])
 }
 
-pub(super) fn read_schema(bytes: &[u8], footer: &Footer<'_>) -> Result<SchemaRef, DecodeError> {
-    let (offset, _) = footer_range(bytes)?;
+/// Verifies the footer and the schema in it.
+pub(super) fn check_footer(bytes: &[u8]) -> Result<Footer<'_>, DecodeError> {
+    let (offset, end) = footer_range(bytes)?;
+    let options = verifier_options(end - offset);
+    let footer = arrow_ipc::root_as_footer_with_opts(&options, &bytes[offset..end])
+        .map_err(|source| DecodeError::Metadata { offset, source })?;
     let part = Part::Schema;
     let schema = footer
         .schema()
         .ok_or(DecodeError::Missing { offset, part })?;
-    if schema.endianness() != arrow_ipc::Endianness::Little {
-        return Err(DecodeError::Unsupported {
-            feature: Feature::BigEndian,
-        });
-    }
     check_flatbuffer(&schema)?;
+    Ok(footer)
+}
+
+/// The schema of a footer that has been checked.
+pub(super) fn read_schema(footer: &Footer<'_>) -> Result<SchemaRef, DecodeError> {
+    let (offset, part) = (0, Part::Schema);
+    let schema = footer
+        .schema()
+        .ok_or(DecodeError::Missing { offset, part })?;
+    if schema.endianness() != arrow_ipc::Endianness::Little {
+        let feature = Feature::BigEndian;
+        return Err(DecodeError::Unsupported { feature });
+    }
     let schema = arrow_ipc::convert::try_fb_to_schema(schema)
         .map_err(|source| DecodeError::Schema { source })?;
     check_fields(schema.fields())?;

@@ -56,7 +56,11 @@ pub(super) struct Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    pub(super) fn new(dictionaries: &'a [Dictionary], next_dictionary: usize, chunk: usize) -> Self {
+    pub(super) fn new(
+        dictionaries: &'a [Dictionary],
+        next_dictionary: usize,
+        chunk: usize,
+    ) -> Self {
         let (listing, parts) = (Listing::default(), Vec::new());
         Self {
             listing,

@@ -8,7 +8,7 @@ use arrow_array::{
     Array, ArrayRef, DictionaryArray, Int8Array, Int32Array, RecordBatch, RecordBatchOptions,
     StringArray, make_array,
 };
-use arrow_buffer::Buffer;
+use arrow_buffer::{Buffer, MutableBuffer};
 use arrow_data::ArrayData;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 
@@ -519,36 +519,15 @@ fn a_string_built_in_place_is_still_checked() {
     ));
 }
 #[test]
-fn zz_export() {
-    let dir = std::path::Path::new("/tmp/arrow-seeds");
-    std::fs::create_dir_all(dir).unwrap();
-    for (i, s) in seeds().iter().enumerate() {
-        std::fs::write(dir.join(format!("{i}.arrow")), s).unwrap();
-    }
-    let dir = std::path::Path::new("/tmp/arrow-interop");
-    std::fs::create_dir_all(dir).unwrap();
-    for (i, t) in flat_types().into_iter().chain(nested_types()).enumerate() {
-        let mut random = Mutator::new(i as u64);
-        let schema = schema_of(std::slice::from_ref(&t));
-        for slice in [false, true] {
-            let batches: Vec<_> = (0..2)
-                .map(|_| random_batch(&mut random, &schema, 50, slice))
-                .collect();
-            std::fs::write(
-                dir.join(format!("{i}-{slice}.ours")),
-                encode(&schema, &batches),
-            )
-            .unwrap();
-            let mut w = arrow_ipc::writer::StreamWriter::try_new(
-                std::fs::File::create(dir.join(format!("{i}-{slice}.theirs"))).unwrap(),
-                &schema,
-            )
-            .unwrap();
-            let r: Result<(), _> = batches.iter().try_for_each(|b| w.write(b));
-            if let Err(e) = r {
-                println!("theirs {t}: {e}");
-            }
-            w.finish().unwrap();
-        }
-    }
+fn more_than_two_gibibytes_are_planned() {
+    // Zeroed memory that nobody touches is free.
+    let values = Buffer::from(MutableBuffer::from_len_zeroed(3 << 30));
+    let data = ArrayData::builder(DataType::Int64)
+        .len(3 << 27)
+        .add_buffer(values);
+    let array = make_array(data.build().unwrap());
+    let schema = schema_of(&[DataType::Int64, DataType::Int64]);
+    let batch = RecordBatch::try_new(schema.clone(), vec![array.clone(), array]).unwrap();
+    let layout = Layout::plan(&schema, &[batch]).unwrap();
+    assert!((6 << 30..(6 << 30) + 4096).contains(&layout.bytes()));
 }

@@ -24,7 +24,7 @@
 //! The generation grows whenever a span is claimed, activated or freed, so a CAS that slept
 //! through any of these fails.
 
-use super::GRANULES;
+use super::{GRANULES, SLAB_WORDS};
 use crate::sync::{AtomicU32, AtomicU64};
 
 pub(crate) const NOBODY: u32 = 0xFFFF;
@@ -95,8 +95,8 @@ impl SpanWord {
 #[repr(C, align(128))]
 pub(crate) struct SlotSlab {
     pub(crate) word: AtomicU64,
-    pub(crate) heads: [AtomicU64; 4],
-    pub(crate) freed: [AtomicU64; 4],
+    pub(crate) heads: [AtomicU64; SLAB_WORDS],
+    pub(crate) freed: [AtomicU64; SLAB_WORDS],
     pub(crate) reserved: [AtomicU64; 7],
 }
 
@@ -116,9 +116,10 @@ const _: () = {
 #[cfg(feature = "loom")]
 impl SlotSlab {
     pub(crate) fn new() -> SlotSlab {
-        let words = || std::array::from_fn(|_| AtomicU64::new(0));
         SlotSlab {
-            word: AtomicU64::new(0), heads: words(), freed: words(),
+            word: AtomicU64::new(0),
+            heads: std::array::from_fn(|_| AtomicU64::new(0)),
+            freed: std::array::from_fn(|_| AtomicU64::new(0)),
             reserved: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }

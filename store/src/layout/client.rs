@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   0 identity   state 2 | pid 22 | start time (ticks, low 24) | generation 16
-//!   8 sweeper    client + 1 that sweeps this dead one, 0 none
+//!   8 sweeper    swept generation 16 | sweeper's generation 16 | sweeper 16; 0 none
 //!  16 start      start time in ticks since boot, whole
 //!  24 doorbell   futex word and sleepers
 //!  32 joined_ms  store time

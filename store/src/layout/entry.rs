@@ -30,6 +30,7 @@
 //! | next | its inserter; then whoever unlinks, by CAS | in the index |
 //! | cursor | who seals or frees this container, and who helps, by CAS | writing, dead |
 
+use crate::object_id::ObjectId;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// See the drawing above.
@@ -97,6 +98,19 @@ impl Entry {
             self.id[2].load(Ordering::Relaxed),
         ];
         (words, self.id_index.load(Ordering::Relaxed))
+    }
+
+    /// Whether this is the entry of `id`, word by word: a comparison of the arrays goes through
+    /// memory and waits for its own stores.
+    #[inline(always)]
+    pub(crate) fn has_id(&self, id: &ObjectId) -> bool {
+        let (words, index) = id.words();
+        let [first, second, third] = &self.id;
+        let differs = (first.load(Ordering::Relaxed) ^ words[0])
+            | (second.load(Ordering::Relaxed) ^ words[1])
+            | (third.load(Ordering::Relaxed) ^ words[2])
+            | u64::from(self.id_index.load(Ordering::Relaxed) ^ index);
+        differs == 0
     }
 
     #[cfg(feature = "loom")]

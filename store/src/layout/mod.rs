@@ -37,11 +37,13 @@ pub const LAYOUT_VERSION: u32 = 1;
 /// Bytes of data that are granted, claimed and given back as one.
 pub const CHUNK_BYTES: u64 = 64 << 10;
 /// Entries in one slab of slots.
-pub(crate) const SLAB_SLOTS: u64 = 256;
+pub(crate) const SLAB_SLOTS: u64 = if cfg!(feature = "loom") { 4 } else { 256 };
+/// Words of one bitmap of a slab.
+pub(crate) const SLAB_WORDS: usize = SLAB_SLOTS.div_ceil(64) as usize;
 /// Hold cells on one page of a row.
 pub(crate) const CELLS_PER_PAGE: u64 = 512;
 /// Granules of a span that one set of chunk bits describes.
-pub(crate) const GRANULES: usize = 1024;
+pub(crate) const GRANULES: usize = if cfg!(feature = "loom") { 64 } else { 1024 };
 /// Slots that a 24-bit number can name.
 pub const SLOTS_MAX: u64 = 1 << 24;
 /// Clients that fit the table: the wanted 4,096, a raylet, and as many again while those leave.
@@ -82,6 +84,7 @@ pub(crate) struct Offsets {
 impl Geometry {
     /// Tables for `capacity_bytes` of data: the worst case of 16 M slots from 1 GiB on, and one
     /// slot for every 64 bytes below.
+    #[cfg(not(feature = "loom"))]
     pub fn for_capacity(capacity_bytes: u64, clients: u64) -> Result<Geometry, LayoutError> {
         let capacity_bytes = capacity_bytes.next_multiple_of(CHUNK_BYTES);
         let slots = (capacity_bytes / 64).clamp(16 * SLAB_SLOTS, SLOTS_MAX);
@@ -92,6 +95,7 @@ impl Geometry {
     }
 
     /// Refuses what no store of this version can have.
+    #[cfg(not(feature = "loom"))]
     pub(crate) fn check(&self) -> Result<(), LayoutError> {
         let bad = |field, value, limit| Err(LayoutError::Geometry { field, value, limit });
         if self.capacity_bytes == 0

@@ -59,8 +59,6 @@ enum Role {
     Ours {
         #[arg(long)]
         role: String,
-        #[arg(long)]
-        argument: String,
         #[command(flatten)]
         place: Place,
     },
@@ -82,11 +80,7 @@ fn main() -> ExitCode {
             limits::futex_echo(&pages, place.core, place.parent)
         }
         Some(Role::Iceoryx2Echo { root, place }) => iceoryx2::echo(&root, place.core, place.parent),
-        Some(Role::Ours {
-            role,
-            argument,
-            place,
-        }) => ours::role(&role, &argument, place.core, place.parent),
+        Some(Role::Ours { role, place }) => ours::role(&role, place.core, place.parent),
         None => bench(&cli),
     };
     match done {

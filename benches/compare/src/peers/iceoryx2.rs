@@ -53,6 +53,7 @@ pub fn contender(bench: &Bench) -> Result<Option<Boxed>, BenchError> {
     };
     pair.await_other()?;
     let count = bench.effort.count(100_000);
+    pair.other.pause();
     Ok(Some(Box::new(move || pair.round(count))))
 }
 
@@ -78,7 +79,15 @@ impl Pair {
         })
     }
 
+    /// The other end spins, so it is stopped whenever it is not our turn.
     fn round(&self, count: usize) -> Result<Vec<f64>, BenchError> {
+        self.other.resume();
+        let samples = self.ping_pongs(count);
+        self.other.pause();
+        samples
+    }
+
+    fn ping_pongs(&self, count: usize) -> Result<Vec<f64>, BenchError> {
         pin_to_core(HARNESS_CORE);
         (0..count)
             .map(|turn| {
@@ -100,6 +109,7 @@ impl Pair {
 impl Drop for Pair {
     fn drop(&mut self) {
         // Asked to end, the other side removes its own files; what is left of a killed one goes below.
+        self.other.resume();
         let _ = self.end.say(END);
         let start = Instant::now();
         while !self.other.has_ended() && start.elapsed() < SILENCE {

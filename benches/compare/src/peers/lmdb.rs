@@ -5,8 +5,6 @@
 //! thread keeps its reader slot, as LMDB does by default), a put a write transaction with its
 //! commit. Keys are 28 bytes with a counter at the end, so inserts append: LMDB's best case.
 
-use std::hint::black_box;
-
 use heed::types::Bytes;
 use heed::{Database, Env, WithTls};
 use tempfile::TempDir;
@@ -15,7 +13,7 @@ use crate::error::BenchError;
 use crate::raw::{LmdbMap, open_lmdb};
 use crate::run::{Bench, Boxed, no_such_peer};
 use crate::scratch;
-use crate::stats::{OPERATIONS_PER_BATCH, time_batches, time_each};
+use crate::stats::{OPERATIONS_PER_BATCH, read_first_line, time_batches, time_each};
 use crate::work::{FEW_LIVE, Peer, SMALL_BYTES, Work};
 
 const KEY_BYTES: usize = 28;
@@ -100,8 +98,7 @@ impl Lmdb {
     fn first_line(&self, key: &[u8]) -> Option<u64> {
         let transaction = self.env.read_txn().ok()?;
         let bytes = self.objects.get(&transaction, key).ok()??;
-        let line = bytes.first_chunk::<64>()?;
-        Some(black_box(sum_words(line)))
+        Some(read_first_line(bytes))
     }
 
     /// Puts, each under a new key; those of this round are removed again untimed.
@@ -115,12 +112,4 @@ impl Lmdb {
         transaction.commit()?;
         Ok(samples)
     }
-}
-
-/// All eight words of a line.
-fn sum_words(line: &[u8; 64]) -> u64 {
-    let words = line.as_chunks::<8>().0;
-    words
-        .iter()
-        .fold(0, |sum, word| sum.wrapping_add(u64::from_ne_bytes(*word)))
 }

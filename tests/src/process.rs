@@ -1,0 +1,254 @@
+//! Children: forked, stepped, stopped, killed, reaped.
+//!
+//! The one thing to know: a child dies with the thread that forked it, so nothing is left running
+//! when a test fails. It must not return from a child: a child ends in here.
+
+#![allow(unsafe_code)]
+
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::ptrace;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{Signal, kill, raise};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What a child that panicked exits with.
+pub const PANICKED: i32 = 101;
+
+/// A forked child, which is killed and reaped when this is dropped.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    is_reaped: bool,
+}
+
+impl Child {
+    /// Runs `body` in a forked child, which exits with what it returns. Destructors of what the
+    /// child inherited do not run.
+    pub fn fork(body: impl FnOnce() -> i32) -> Child {
+        // SAFETY: a test that forks runs alone in its process, in one thread but for those of the
+        // store, which follows forks; the child ends in `end_with`.
+        match unsafe { fork() }.expect("the tests fork few children") {
+            ForkResult::Parent { child } => Child { pid: child, is_reaped: false },
+            ForkResult::Child => end_with(body),
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid, signal).expect("the child is not reaped yet");
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> WaitStatus {
+        self.reap()
+    }
+
+    /// Waits for its end, which has to be an exit with 0.
+    ///
+    /// # Panics
+    ///
+    /// If it ended otherwise.
+    pub fn succeed(self) {
+        let status = self.wait();
+        assert!(matches!(status, WaitStatus::Exited(_, 0)), "a child ended with {status:?}");
+    }
+
+    /// Whether it has ended; it stays to be reaped.
+    pub fn has_ended(&self) -> bool {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        let status = nix::sys::wait::waitid(nix::sys::wait::Id::Pid(self.pid), flags);
+        !matches!(status, Ok(WaitStatus::StillAlive))
+    }
+
+    /// Kills it and waits for its end.
+    pub fn kill(mut self) {
+        self.kill_and_reap();
+    }
+
+    fn reap(&mut self) -> WaitStatus {
+        self.is_reaped = true;
+        loop {
+            match waitpid(self.pid, None) {
+                Ok(status @ (WaitStatus::Exited(..) | WaitStatus::Signaled(..))) => return status,
+                // A traced child may report a stop on its way out.
+                Ok(_) => continue,
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(error) => panic!("nobody else reaps the child: {error}"),
+            }
+        }
+    }
+
+    fn kill_and_reap(&mut self) {
+        if !self.is_reaped {
+            let _ = kill(self.pid, Signal::SIGKILL);
+            self.reap();
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill_and_reap();
+    }
+}
+
+fn end_with(body: impl FnOnce() -> i32) -> ! {
+    // Neither a core file nor the child itself may stay behind.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    let _ = set_pdeathsig(Signal::SIGKILL);
+    let code = catch_unwind(AssertUnwindSafe(body)).unwrap_or(PANICKED);
+    // SAFETY: ends the process without running what belongs to the parent.
+    unsafe { libc::_exit(code) }
+}
+
+/// What one step of a victim came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It stands behind one more instruction.
+    Stepped,
+    /// It has ended.
+    Ended(WaitStatus),
+}
+
+/// A child that its parent drives one machine instruction at a time.
+#[derive(Debug)]
+pub struct Victim {
+    child: Child,
+}
+
+impl Victim {
+    /// Forks a child that runs `warm`, stops, and goes on to `body` when it is driven.
+    pub fn start(warm: impl FnOnce(), body: impl FnOnce() -> i32) -> Victim {
+        let child = Child::fork(|| {
+            ptrace::traceme().expect("a parent may trace its child");
+            warm();
+            raise(Signal::SIGSTOP).expect("one may stop oneself");
+            body()
+        });
+        let victim = Victim { child };
+        match victim.wait_for_stop() {
+            WaitStatus::Stopped(_, Signal::SIGSTOP) => victim,
+            other => panic!("a victim ended while it warmed up: {other:?}"),
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        self.child.pid
+    }
+
+    /// Lets it run one instruction.
+    pub fn step(&mut self) -> Step {
+        ptrace::step(self.child.pid, None).expect("the victim is stopped");
+        match self.wait_for_stop() {
+            WaitStatus::Stopped(..) => Step::Stepped,
+            ended => {
+                self.child.is_reaped = true;
+                Step::Ended(ended)
+            }
+        }
+    }
+
+    /// Whether it stands in the program itself and not in a system library.
+    pub fn is_in_program(&self) -> bool {
+        program_range().contains(&self.position())
+    }
+
+    /// Kills it where it stands.
+    pub fn kill(self) {
+        self.child.kill();
+    }
+
+    /// Lets it run to its end.
+    pub fn finish(mut self) -> WaitStatus {
+        let mut signal = None;
+        loop {
+            ptrace::cont(self.child.pid, signal).expect("the victim is stopped");
+            match self.wait_for_stop() {
+                WaitStatus::Stopped(_, with) => signal = Some(with),
+                ended => {
+                    self.child.is_reaped = true;
+                    return ended;
+                }
+            }
+        }
+    }
+
+    fn wait_for_stop(&self) -> WaitStatus {
+        loop {
+            match waitpid(self.child.pid, None) {
+                Err(nix::errno::Errno::EINTR) => continue,
+                status => return status.expect("nobody else waits for the victim"),
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn position(&self) -> u64 {
+        ptrace::getregs(self.child.pid).expect("the victim is stopped").rip
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    fn position(&self) -> u64 {
+        ptrace::getregs(self.child.pid).expect("the victim is stopped").pc
+    }
+}
+
+/// Where the code of this program lies; children inherit it.
+fn program_range() -> std::ops::Range<u64> {
+    static RANGE: std::sync::OnceLock<std::ops::Range<u64>> = std::sync::OnceLock::new();
+    RANGE.get_or_init(|| {
+        let binary = std::env::current_exe().expect("a running program has a path");
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("a process can read its own maps");
+        let ours = maps.lines().filter(|line| line.ends_with(binary.to_string_lossy().as_ref()) && line.contains("r-xp"));
+        let mut range = u64::MAX..0;
+        for line in ours {
+            let (start, end) = line.split(' ').next().and_then(|span| span.split_once('-')).expect("start-end");
+            let address = |text| u64::from_str_radix(text, 16).expect("an address is hexadecimal");
+            range = range.start.min(address(start))..range.end.max(address(end));
+        }
+        range
+    }).clone()
+}
+
+/// Which instruction a stepped victim stands behind, for the message of the alarm.
+static STANDS_AT: AtomicU64 = AtomicU64::new(0);
+
+/// Ends this process with a message unless the alarm is set anew in time: the net under a survivor
+/// that hangs. Zero turns it off.
+pub fn alarm(seconds: u32, stands_at: u64) {
+    static INSTALL: std::sync::Once = std::sync::Once::new();
+    INSTALL.call_once(|| {
+        // SAFETY: the handler only writes and exits, which a signal handler may.
+        unsafe { libc::signal(libc::SIGALRM, on_alarm as *const () as libc::sighandler_t) };
+    });
+    STANDS_AT.store(stands_at, Ordering::Relaxed);
+    nix::unistd::alarm::cancel();
+    if seconds > 0 {
+        nix::unistd::alarm::set(seconds);
+    }
+}
+
+extern "C" fn on_alarm(_: libc::c_int) {
+    let mut text = *b"\na survivor hangs; the victim stands behind instruction           \n";
+    let mut at = text.len() - 2;
+    let mut number = STANDS_AT.load(Ordering::Relaxed);
+    while number > 0 && at > 0 && text[at] == b' ' {
+        text[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        at -= 1;
+    }
+    // SAFETY: both calls are allowed in a signal handler.
+    unsafe {
+        libc::write(2, text.as_ptr().cast(), text.len());
+        libc::abort()
+    }
+}
