@@ -57,14 +57,10 @@ impl Asker {
     /// Connects to the raylet of the session in `directory`.
     pub fn connect(directory: &Path) -> Result<Asker, AskError> {
         let stream = address::connect(directory)?;
-        let limited = stream
-            .set_read_timeout(Some(ANSWER_TIME))
-            .and_then(|()| stream.set_write_timeout(Some(ANSWER_TIME)));
+        let limited =
+            stream.set_read_timeout(Some(ANSWER_TIME)).and_then(|()| stream.set_write_timeout(Some(ANSWER_TIME)));
         limited.map_err(AskError::Io)?;
-        Ok(Asker {
-            stream,
-            decoder: Decoder::new(),
-        })
+        Ok(Asker { stream, decoder: Decoder::new() })
     }
 
     /// Asks, and returns the answer; an `Error` message is an error here.
@@ -104,9 +100,9 @@ impl Asker {
 
 fn broken(error: io::Error) -> AskError {
     match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => AskError::NoAnswer {
-            limit_ms: ANSWER_TIME.as_millis() as u64,
-        },
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            AskError::NoAnswer { limit_ms: ANSWER_TIME.as_millis() as u64 }
+        }
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => AskError::Closed,
         _ => AskError::Io(error),
     }

@@ -19,10 +19,15 @@
 //!      48     8  connections ever accepted          relaxed, each a plain count
 //!      56     8  connections closed for bad bytes
 //!      64     8  clients ever admitted
-//!      72     8  clients that left
-//!      80     8  clients that died
-//!      88     8  requests answered
-//!      96     -  reserved, zero, to 4096
+//!      72     8  requests answered
+//!      80     8  clients that are in             from here on as of the last second
+//!      88     8  clients swept
+//!      96     8  holds that sweeps gave back
+//!     104     8  bytes of the data segment that have memory
+//!     112     8  objects moved to disk
+//!     120     8  objects brought back
+//!     128     8  cached objects ended for room
+//!     136     -  reserved, zero, to 4096
 //! ```
 #![allow(unsafe_code)]
 
@@ -33,6 +38,7 @@ use nix::sys::stat::{Mode, fstat};
 use shared_memory::{Shmem, ShmemConf, ShmemError};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use store::Usage;
 use store_shm::liveness::ProcessId;
 
 /// Bytes of the segment.
@@ -149,16 +155,19 @@ pub struct Counters {
     pub bad_connections: AtomicU64,
     /// Clients ever admitted.
     pub clients_admitted: AtomicU64,
-    /// Clients that said goodbye.
-    pub clients_left: AtomicU64,
-    /// Clients that died.
-    pub clients_died: AtomicU64,
     /// Requests answered.
     pub requests: AtomicU64,
+    clients: AtomicU64,
+    clients_swept: AtomicU64,
+    holds_swept: AtomicU64,
+    resident_bytes: AtomicU64,
+    objects_spilled: AtomicU64,
+    objects_restored: AtomicU64,
+    objects_evicted: AtomicU64,
 }
 
 const _: () = {
-    assert!(std::mem::size_of::<Content>() == 96);
+    assert!(std::mem::size_of::<Content>() == 136);
     assert!(std::mem::align_of::<Content>() == 8);
     assert!(std::mem::offset_of!(Content, start_ticks) == 24);
     assert!(std::mem::offset_of!(Content, counters) == 48);
@@ -184,12 +193,23 @@ pub struct DoorReport {
     pub bad_connections: u64,
     /// Clients ever admitted.
     pub clients_admitted: u64,
-    /// Clients that said goodbye.
-    pub clients_left: u64,
-    /// Clients that died.
-    pub clients_died: u64,
     /// Requests answered.
     pub requests: u64,
+    /// Clients that are in, the raylet itself included. This and what follows are as of the raylet's
+    /// last second.
+    pub clients: u64,
+    /// Clients that left or died and were swept.
+    pub clients_swept: u64,
+    /// Holds that sweeps gave back.
+    pub holds_swept: u64,
+    /// Bytes of the data segment that have memory.
+    pub resident_bytes: u64,
+    /// Objects moved to disk.
+    pub objects_spilled: u64,
+    /// Objects brought back.
+    pub objects_restored: u64,
+    /// Cached objects ended for room.
+    pub objects_evicted: u64,
 }
 
 /// A door, made or attached to.
@@ -211,15 +231,9 @@ impl Door {
     /// Makes the segment, all of it allocated, and fills it in.
     pub fn create(name: &str, session_id: u64, capacity_bytes: u64) -> Result<Door, DoorError> {
         let conf = ShmemConf::new().os_id(shm_name(name)).size(DOOR_BYTES);
-        let map = conf
-            .create()
-            .map_err(|source| mapping_error(name, source))?;
+        let map = conf.create().map_err(|source| mapping_error(name, source))?;
         allocate(name)?;
-        let mut door = Door {
-            map,
-            name: name.to_owned(),
-            maker_pid: Some(std::process::id()),
-        };
+        let mut door = Door { map, name: name.to_owned(), maker_pid: Some(std::process::id()) };
         // From here the drop of `door` removes the segment, with its own checks.
         door.map.set_owner(false);
         door.fill(session_id, capacity_bytes);
@@ -233,11 +247,7 @@ impl Door {
         let map = conf.open().map_err(|source| mapping_error(name, source))?;
         // Looked at again: between the check and the mapping the name may have changed hands.
         check_bytes(name, map.len() as u64)?;
-        let door = Door {
-            map,
-            name: name.to_owned(),
-            maker_pid: None,
-        };
+        let door = Door { map, name: name.to_owned(), maker_pid: None };
         door.check_content()?;
         Ok(door)
     }
@@ -246,10 +256,7 @@ impl Door {
     pub fn remove(name: &str) -> Result<(), DoorError> {
         match shm_unlink(shm_name(name).as_str()) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(errno) => Err(DoorError::Os {
-                name: name.to_owned(),
-                errno,
-            }),
+            Err(errno) => Err(DoorError::Os { name: name.to_owned(), errno }),
         }
     }
 
@@ -278,30 +285,40 @@ impl Door {
             connections: read(&counters.connections),
             bad_connections: read(&counters.bad_connections),
             clients_admitted: read(&counters.clients_admitted),
-            clients_left: read(&counters.clients_left),
-            clients_died: read(&counters.clients_died),
             requests: read(&counters.requests),
+            clients: read(&counters.clients),
+            clients_swept: read(&counters.clients_swept),
+            holds_swept: read(&counters.holds_swept),
+            resident_bytes: read(&counters.resident_bytes),
+            objects_spilled: read(&counters.objects_spilled),
+            objects_restored: read(&counters.objects_restored),
+            objects_evicted: read(&counters.objects_evicted),
         }
+    }
+
+    /// Writes down what the store counts.
+    pub(crate) fn write_tally(&self, tally: &Usage) {
+        let counters = self.counters();
+        let write = |word: &AtomicU64, value| word.store(value, Ordering::Relaxed);
+        write(&counters.clients, tally.clients);
+        write(&counters.clients_swept, tally.swept_clients);
+        write(&counters.holds_swept, tally.swept_holds);
+        write(&counters.resident_bytes, tally.resident_bytes);
+        write(&counters.objects_spilled, tally.spilled_objects);
+        write(&counters.objects_restored, tally.restored_objects);
+        write(&counters.objects_evicted, tally.evicted_objects);
     }
 
     fn fill(&self, session_id: u64, capacity_bytes: u64) {
         let content = self.content();
         let raylet = ProcessId::current();
-        content
-            .layout_version
-            .store(DOOR_VERSION, Ordering::Relaxed);
+        content.layout_version.store(DOOR_VERSION, Ordering::Relaxed);
         content.bytes.store(DOOR_BYTES as u32, Ordering::Relaxed);
         content.raylet_pid.store(raylet.pid, Ordering::Relaxed);
-        content
-            .start_ticks
-            .store(raylet.start_ticks, Ordering::Relaxed);
+        content.start_ticks.store(raylet.start_ticks, Ordering::Relaxed);
         content.session_id.store(session_id, Ordering::Relaxed);
-        content
-            .capacity_bytes
-            .store(capacity_bytes, Ordering::Relaxed);
-        content
-            .state
-            .store(DoorState::Serving as u32, Ordering::Relaxed);
+        content.capacity_bytes.store(capacity_bytes, Ordering::Relaxed);
+        content.state.store(DoorState::Serving as u32, Ordering::Relaxed);
         // Release: pairs with the acquire in `check_content`; who sees the magic sees the rest.
         content.magic.store(MAGIC, Ordering::Release);
     }
@@ -310,18 +327,11 @@ impl Door {
         let (content, name) = (self.content(), || self.name.clone());
         let found = content.magic.load(Ordering::Acquire);
         if found != MAGIC {
-            return Err(DoorError::WrongMagic {
-                name: name(),
-                found,
-            });
+            return Err(DoorError::WrongMagic { name: name(), found });
         }
         let found = content.layout_version.load(Ordering::Relaxed);
         if found != DOOR_VERSION {
-            return Err(DoorError::WrongVersion {
-                name: name(),
-                expected: DOOR_VERSION,
-                found,
-            });
+            return Err(DoorError::WrongVersion { name: name(), expected: DOOR_VERSION, found });
         }
         check_bytes(&self.name, u64::from(content.bytes.load(Ordering::Relaxed)))
     }
@@ -371,17 +381,10 @@ fn allocate(name: &str) -> Result<(), DoorError> {
 /// What must hold before the segment is mapped and looked at.
 fn check_file(name: &str) -> Result<(), DoorError> {
     let fd = open(name, OFlag::O_RDONLY)?;
-    let stat = fstat(&fd).map_err(|errno| DoorError::Os {
-        name: name.to_owned(),
-        errno,
-    })?;
+    let stat = fstat(&fd).map_err(|errno| DoorError::Os { name: name.to_owned(), errno })?;
     let (expected_uid, found_uid) = (nix::unistd::geteuid().as_raw(), stat.st_uid);
     if expected_uid != found_uid {
-        return Err(DoorError::WrongOwner {
-            name: name.to_owned(),
-            expected_uid,
-            found_uid,
-        });
+        return Err(DoorError::WrongOwner { name: name.to_owned(), expected_uid, found_uid });
     }
     check_bytes(name, (stat.st_size as u64).min(stat.st_blocks as u64 * 512))
 }
@@ -390,19 +393,12 @@ fn check_bytes(name: &str, found_bytes: u64) -> Result<(), DoorError> {
     let expected_bytes = DOOR_BYTES as u64;
     match found_bytes >= expected_bytes {
         true => Ok(()),
-        false => Err(DoorError::WrongSize {
-            name: name.to_owned(),
-            expected_bytes,
-            found_bytes,
-        }),
+        false => Err(DoorError::WrongSize { name: name.to_owned(), expected_bytes, found_bytes }),
     }
 }
 
 fn mapping_error(name: &str, source: ShmemError) -> DoorError {
-    DoorError::Mapping {
-        name: name.to_owned(),
-        source,
-    }
+    DoorError::Mapping { name: name.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -433,21 +429,16 @@ mod tests {
         let name = Name::new("says");
         let door = Door::create(&name.0, 77, 1 << 30).unwrap();
         let seen = Door::attach(&name.0).unwrap();
-        door.counters().clients_died.fetch_add(3, Ordering::Relaxed);
+        door.counters().requests.fetch_add(3, Ordering::Relaxed);
+        door.write_tally(&Usage { swept_clients: 5, ..Usage::default() });
         let report = seen.report();
-        assert_eq!(
-            (report.raylet_pid, report.clients_died),
-            (std::process::id(), 3)
-        );
+        assert_eq!((report.raylet_pid, report.requests, report.clients_swept), (std::process::id(), 3, 5));
         assert_eq!((report.session_id, report.capacity_bytes), (77, 1 << 30));
         assert!(!report.ending);
         door.set_state(DoorState::Ending);
         assert!(seen.report().ending);
         drop(door);
-        assert!(matches!(
-            Door::attach(&name.0),
-            Err(DoorError::Missing { .. })
-        ));
+        assert!(matches!(Door::attach(&name.0), Err(DoorError::Missing { .. })));
         assert_eq!(seen.report().clients_died, 3);
         Door::remove(&name.0).unwrap();
     }
@@ -461,13 +452,7 @@ mod tests {
         assert!(metadata.blocks() * 512 >= DOOR_BYTES as u64);
         assert_eq!(metadata.mode() & 0o777, 0o600);
         let error = Door::create(&name.0, 2, 2).err().unwrap();
-        assert!(matches!(
-            error,
-            DoorError::Mapping {
-                source: ShmemError::MappingIdExists,
-                ..
-            }
-        ));
+        assert!(matches!(error, DoorError::Mapping { source: ShmemError::MappingIdExists, .. }));
         assert_eq!(Door::attach(&name.0).unwrap().report().session_id, 1);
     }
 
@@ -478,44 +463,20 @@ mod tests {
             std::fs::write(name.path(), bytes).unwrap();
             Door::attach(&name.0).err().unwrap()
         };
-        assert!(matches!(
-            check(b""),
-            DoorError::WrongSize { found_bytes: 0, .. }
-        ));
+        assert!(matches!(check(b""), DoorError::WrongSize { found_bytes: 0, .. }));
         let mut bytes = vec![7; DOOR_BYTES];
         let found = 0x0707_0707_0707_0707;
         assert!(matches!(check(&bytes), DoorError::WrongMagic { found: f, .. } if f == found));
         bytes[..8].copy_from_slice(&MAGIC.to_le_bytes());
         let error = check(&bytes);
-        assert!(
-            matches!(
-                error,
-                DoorError::WrongVersion {
-                    found: 0x0707_0707,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, DoorError::WrongVersion { found: 0x0707_0707, .. }), "{error}");
         bytes[8..12].copy_from_slice(&DOOR_VERSION.to_le_bytes());
         bytes[12..16].copy_from_slice(&100_u32.to_le_bytes());
         let error = check(&bytes);
-        assert!(
-            matches!(
-                error,
-                DoorError::WrongSize {
-                    found_bytes: 100,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, DoorError::WrongSize { found_bytes: 100, .. }), "{error}");
         // A file that is long enough but has no pages yet is not looked into.
         let file = std::fs::File::create(name.path()).unwrap();
         file.set_len(DOOR_BYTES as u64).unwrap();
-        assert!(matches!(
-            Door::attach(&name.0).err().unwrap(),
-            DoorError::WrongSize { .. }
-        ));
+        assert!(matches!(Door::attach(&name.0).err().unwrap(), DoorError::WrongSize { .. }));
     }
 }

@@ -20,9 +20,7 @@ pub fn default_capacity_bytes() -> u64 {
 /// The machine's memory.
 pub fn total_memory_bytes() -> Option<u64> {
     let text = read("/proc/meminfo")?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
@@ -39,18 +37,12 @@ fn limit_of_group(line: &str) -> Option<u64> {
     let (controllers, group) = (fields.next()?, fields.next()?);
     let (root, file) = match controllers {
         "" => ("/sys/fs/cgroup", "memory.max"),
-        _ if controllers.split(',').any(|name| name == "memory") => {
-            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-        }
+        _ if controllers.split(',').any(|name| name == "memory") => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
         _ => return None,
     };
     // Inside a container the path may be one of the outside: its ancestors end at the root.
-    let groups = Path::new(group)
-        .ancestors()
-        .filter_map(|path| path.strip_prefix("/").ok());
-    groups
-        .filter_map(|group| limit_in(&Path::new(root).join(group).join(file)))
-        .min()
+    let groups = Path::new(group).ancestors().filter_map(|path| path.strip_prefix("/").ok());
+    groups.filter_map(|group| limit_in(&Path::new(root).join(group).join(file))).min()
 }
 
 fn limit_in(path: &Path) -> Option<u64> {
@@ -67,10 +59,7 @@ pub fn kernel_value(path: &str) -> Option<String> {
 
 /// The choice between brackets, as in `always [never]`.
 pub fn bracketed(text: &str) -> Option<&str> {
-    text.split_once('[')?
-        .1
-        .split_once(']')
-        .map(|(choice, _)| choice)
+    text.split_once('[')?.1.split_once(']').map(|(choice, _)| choice)
 }
 
 /// Major and minor number of the kernel's release.
@@ -96,10 +85,7 @@ mod tests {
         assert_eq!(parse_version("6.18.44-fc-v669"), Some((6, 18)));
         assert_eq!(parse_version("5.14+x"), Some((5, 14)));
         assert_eq!(parse_version("weird"), None);
-        assert_eq!(
-            bracketed("always within_size [advise] never"),
-            Some("advise")
-        );
+        assert_eq!(bracketed("always within_size [advise] never"), Some("advise"));
         assert_eq!(bracketed("none"), None);
     }
 

@@ -1,10 +1,9 @@
-//! A running raylet: session, door, keeper and socket put together, and taken apart in order.
+//! A running raylet: session, store, door and socket put together, and taken apart in order.
 //!
 //! The one thing to know: this is a value of a library. It installs no signal handler, writes to no
 //! standard stream and can run inside another program. It must not know the command line.
 
 use crate::door::{Door, DoorError, DoorState};
-use crate::keeper::{KeeperHandle, ObjectKeeper, Request};
 use crate::server::{self, Shared};
 use crate::session::{Session, SessionError};
 use raylet_api::address;
@@ -12,9 +11,10 @@ use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
+use store::{Keeping, OpenError, Segments, Store};
 use tokio::sync::Notify;
 
 /// What a raylet is started with.
@@ -26,8 +26,10 @@ pub struct Config {
     pub session: String,
     /// Bytes of the data segment.
     pub capacity_bytes: u64,
-    /// Rows of the client table.
+    /// Clients there may be at once, besides the raylet itself; at most [`MAX_CLIENTS_LIMIT`].
     pub max_clients: u32,
+    /// What the raylet calls itself among the clients of its store.
+    pub label: String,
     /// Where the spill directory is made; `None` lets the session choose.
     pub spill_parent: Option<PathBuf>,
 }
@@ -39,13 +41,29 @@ impl Default for Config {
             session: address::DEFAULT_SESSION.to_owned(),
             capacity_bytes: crate::machine::default_capacity_bytes(),
             max_clients: DEFAULT_MAX_CLIENTS,
+            label: "raylet".to_owned(),
             spill_parent: None,
         }
     }
 }
 
-/// Rows of the client table where nobody says otherwise.
-pub const DEFAULT_MAX_CLIENTS: u32 = 1024;
+impl Config {
+    /// For a raylet inside a driver's process: a session that nobody else means by chance.
+    pub fn embedded() -> Config {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Config {
+            session: format!("driver-{}-{count}", std::process::id()),
+            label: "driver".to_owned(),
+            ..Config::default()
+        }
+    }
+}
+
+/// Clients at once where nobody says otherwise.
+pub const DEFAULT_MAX_CLIENTS: u32 = 4096;
+/// The most there can be: number 0 is nobody's, and the raylet itself has one.
+pub const MAX_CLIENTS_LIMIT: u32 = store::CLIENTS_MAX as u32 - 2;
 
 /// Why a raylet did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -59,9 +77,10 @@ pub enum StartError {
     Door(#[from] DoorError),
     /// The store cannot be made.
     #[error("the store cannot be made")]
-    Keeper {
+    Store {
         /// The store's word.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        #[from]
+        source: OpenError,
     },
     /// The socket cannot be bound or served.
     #[error("the socket {}", path.display())]
@@ -82,8 +101,8 @@ pub enum StartError {
 /// A raylet that serves. Dropping it ends it and waits.
 pub struct Raylet {
     socket_thread: Option<JoinHandle<io::Result<()>>>,
-    keeper_thread: Option<JoinHandle<()>>,
-    keeper: KeeperHandle,
+    store: Store,
+    job_count: Arc<AtomicU32>,
     end: Arc<Notify>,
     door: Arc<Door>,
     // Last, so that it is dropped last: the session's lock covers all of the above.
@@ -102,36 +121,35 @@ impl Ender {
 }
 
 impl Raylet {
-    /// Takes the session, makes the store with `make_keeper` and serves.
-    pub fn start(
-        config: &Config,
-        make_keeper: impl FnOnce(&Config, &Session) -> Result<Arc<dyn ObjectKeeper>, KeeperFailure>,
-    ) -> Result<Raylet, StartError> {
+    /// Takes the session, makes the store, whose own threads keep it, and serves.
+    pub fn start(config: &Config) -> Result<Raylet, StartError> {
         let spill_parent = config.spill_parent.as_deref();
         let session = Session::acquire(&config.base, &config.session, spill_parent)?;
-        let keeper = make_keeper(config, &session);
-        let keeper = keeper.map_err(|source| StartError::Keeper { source })?;
-        let capacity_bytes = keeper.facts().capacity_bytes;
-        let door = Arc::new(Door::create(
-            &session.record().door,
-            session.id(),
-            capacity_bytes,
-        )?);
+        let store = make_store(config, &session)?;
+        let door = Door::create(&session.record().door, session.id(), store.geometry().capacity_bytes)?;
+        let segments = store.segments()?;
         let listener = bind(&session.socket_path())?;
-        let (keeper, keeper_thread) =
-            KeeperHandle::spawn(keeper).map_err(|source| StartError::Thread { source })?;
-        let end = Arc::new(Notify::new());
         // From here on the drop of `raylet` ends what runs.
         let mut raylet = Raylet {
             socket_thread: None,
-            keeper_thread: Some(keeper_thread),
-            keeper,
-            end,
-            door,
+            store,
+            job_count: Arc::default(),
+            end: Arc::new(Notify::new()),
+            door: Arc::new(door),
             session,
         };
-        raylet.serve(listener)?;
+        raylet.serve(listener, segments)?;
         Ok(raylet)
+    }
+
+    /// The raylet's own connection to its store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// A number for a job of this process; clients that come over the socket get theirs there.
+    pub fn next_job(&self) -> u32 {
+        self.job_count.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// The session.
@@ -158,16 +176,19 @@ impl Raylet {
         }
     }
 
-    fn serve(&mut self, listener: UnixListener) -> Result<(), StartError> {
+    fn serve(&mut self, listener: UnixListener, segments: Segments) -> Result<(), StartError> {
         let record = self.session.record();
+        let spill_directory = record.spill_directory.to_str();
         let shared = Arc::new(Shared {
-            keeper: self.keeper.clone(),
+            store: self.store.clone(),
+            segments,
             door: self.door.clone(),
             session: self.session.name().to_owned(),
             session_id: record.session_id.clone(),
-            spill_directory: record.spill_directory.to_str().map(str::to_owned),
+            spill_directory: spill_directory.expect("a session has text for a path").to_owned(),
             started: Instant::now(),
             connection_count: AtomicU64::new(0),
+            job_count: self.job_count.clone(),
             end: self.end.clone(),
         });
         let thread = std::thread::Builder::new().name("raylet-socket".to_owned());
@@ -178,14 +199,9 @@ impl Raylet {
 
     fn join_socket(&mut self) -> Option<io::Result<()>> {
         // A panic on that thread has aborted the process already.
-        self.socket_thread
-            .take()
-            .and_then(|thread| thread.join().ok())
+        self.socket_thread.take().and_then(|thread| thread.join().ok())
     }
 }
-
-/// Why a store could not be made.
-pub type KeeperFailure = Box<dyn std::error::Error + Send + Sync>;
 
 impl Drop for Raylet {
     fn drop(&mut self) {
@@ -196,20 +212,27 @@ impl Drop for Raylet {
         self.door.set_state(DoorState::Ending);
         self.end.notify_one();
         let _ = self.join_socket();
-        // Nobody asks the keeper any more; it tells those who wait in shared memory, and ends.
-        self.keeper.request(Request::End);
-        if let Some(thread) = self.keeper_thread.take() {
-            let _ = thread.join();
-        }
+        // Clients that wait in shared memory hear of it; what they hold stays theirs.
+        self.store.stop_keeping();
     }
+}
+
+/// The store of a session, kept by threads of this process.
+fn make_store(config: &Config, session: &Session) -> Result<Store, OpenError> {
+    let max_clients = config.max_clients.clamp(1, MAX_CLIENTS_LIMIT);
+    Store::in_process(store::Config {
+        capacity_bytes: config.capacity_bytes,
+        max_clients: u64::from(max_clients) + 2,
+        label: config.label.clone(),
+        spill_directory: Some(session.spill_directory().to_owned()),
+        keeping: Keeping::Threads,
+        ..store::Config::default()
+    })
 }
 
 /// Binds the socket, however long its path. The session's directory keeps others out.
 fn bind(path: &Path) -> Result<UnixListener, StartError> {
     let bound = address::with_short_path(path, |path| UnixListener::bind(path));
     let bound = bound.and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
-    bound.map_err(|source| StartError::Socket {
-        path: path.to_owned(),
-        source,
-    })
+    bound.map_err(|source| StartError::Socket { path: path.to_owned(), source })
 }

@@ -1,52 +1,59 @@
 //! The socket thread: takes connections in, one task each, until it is told to end.
 //!
-//! The one thing to know: everything here runs on one thread of one small runtime, and nothing in it
-//! waits for the keeper (R2). This file must not read frames; `connection` does.
+//! The one thing to know: everything here runs on one thread of one small runtime, and what may
+//! take long goes to a thread beside it (R2). This file must not read frames; `connection` does.
 
 use crate::connection::Connection;
 use crate::door::Door;
-use crate::keeper::{AbortOnPanic, KeeperHandle};
+use raylet_api::message;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use store::{Segments, Store};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval};
 
-/// Connections at once; more are turned away.
-const CONNECTION_COUNT_MAX: u64 = 4096;
+/// Connections at once; more are turned away. Each client has one while it joins.
+const CONNECTION_COUNT_MAX: u64 = 8192;
 /// How long to wait when the process or the system has no descriptor left.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+/// How old the store's numbers in the door may be.
+const DOOR_PERIOD: Duration = Duration::from_secs(1);
+/// Threads for questions that look at the whole store.
+const SURVEY_THREADS_MAX: usize = 2;
 
 /// What all connections share.
 pub(crate) struct Shared {
-    pub(crate) keeper: KeeperHandle,
+    pub(crate) store: Store,
+    /// What a client is handed, made once.
+    pub(crate) segments: Segments,
     pub(crate) door: Arc<Door>,
     pub(crate) session: String,
     pub(crate) session_id: String,
-    pub(crate) spill_directory: Option<String>,
+    pub(crate) spill_directory: String,
     pub(crate) started: Instant,
     /// Open connections.
     pub(crate) connection_count: AtomicU64,
+    /// Jobs numbered so far.
+    pub(crate) job_count: Arc<AtomicU32>,
     /// Told when somebody asks the raylet to end.
     pub(crate) end: Arc<Notify>,
 }
 
 /// Runs the socket until `shared.end` is notified.
-pub(crate) fn run(
-    listener: std::os::unix::net::UnixListener,
-    shared: Arc<Shared>,
-) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+pub(crate) fn run(listener: std::os::unix::net::UnixListener, shared: Arc<Shared>) -> io::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().max_blocking_threads(SURVEY_THREADS_MAX).enable_all().build()?;
     runtime.block_on(async {
         let listener = UnixListener::from_std(listener)?;
         let end = shared.end.clone();
         tokio::select! {
             () = end.notified() => {}
             () = accept_all(&listener, &shared) => {}
+            () = write_door(&shared) => {}
         }
         Ok(())
     })
@@ -61,6 +68,16 @@ async fn accept_all(listener: &UnixListener, shared: &Arc<Shared>) {
                 tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
+    }
+}
+
+/// Keeps the store's numbers in the door fresh.
+async fn write_door(shared: &Arc<Shared>) {
+    let mut period = interval(DOOR_PERIOD);
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        period.tick().await;
+        shared.door.write_tally(&shared.store.tally());
     }
 }
 
@@ -80,23 +97,16 @@ fn take_in(stream: UnixStream, shared: &Arc<Shared>) {
     };
     // Relaxed: this thread alone counts; others only read.
     if shared.connection_count.load(Ordering::Relaxed) >= CONNECTION_COUNT_MAX {
-        tracing::warn!(
-            limit = CONNECTION_COUNT_MAX,
-            "a connection over the limit was refused"
-        );
+        tracing::warn!(limit = CONNECTION_COUNT_MAX, "a connection over the limit was refused");
         return;
     }
-    shared
-        .door
-        .counters()
-        .connections
-        .fetch_add(1, Ordering::Relaxed);
+    shared.door.counters().connections.fetch_add(1, Ordering::Relaxed);
     let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok());
     spawn(Connection::new(stream, pid, shared.clone()).run());
 }
 
-/// Runs a task whose panic ends the process: tokio would swallow it, and with it a death notice.
-pub(crate) fn spawn<F>(future: F)
+/// Runs a task whose panic ends the process: tokio would swallow it.
+fn spawn<F>(future: F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -104,4 +114,35 @@ where
         let _guard = AbortOnPanic;
         future.await;
     });
+}
+
+impl Shared {
+    /// Asks the store something that may take long, on a thread beside (R2).
+    pub(crate) async fn survey<T: Send + 'static>(
+        self: &Arc<Shared>,
+        question: impl FnOnce(&Store) -> T + Send + 'static,
+    ) -> Result<T, message::Error> {
+        let shared = Arc::clone(self);
+        let answer = tokio::task::spawn_blocking(move || {
+            let _guard = AbortOnPanic;
+            question(&shared.store)
+        });
+        // A panic has aborted the process, so this was never begun: the runtime is being taken down.
+        answer.await.map_err(|_| {
+            let (code, text) = (message::ErrorCode::ShuttingDown, "the raylet is ending");
+            message::Error::new(code, text, &[])
+        })
+    }
+}
+
+/// Ends the process when a panic passes by: a raylet that lost a task or a thread is worse than one
+/// that is gone, which the next start sweeps.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
 }

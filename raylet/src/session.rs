@@ -70,6 +70,12 @@ pub enum SessionError {
         /// Its permission bits.
         mode: u32,
     },
+    /// A path that is no text: the session's record could not name it.
+    #[error("{} is not text in UTF-8", path.display())]
+    NotUnicode {
+        /// The path.
+        path: PathBuf,
+    },
     /// Something that is no directory has the name.
     #[error("{} is no directory", path.display())]
     NotADirectory {
@@ -118,10 +124,7 @@ impl Record {
 
     /// The process that wrote the record.
     pub fn raylet(&self) -> ProcessId {
-        ProcessId {
-            pid: self.pid,
-            start_ticks: self.start_ticks,
-        }
+        ProcessId { pid: self.pid, start_ticks: self.start_ticks }
     }
 }
 
@@ -140,25 +143,16 @@ impl Session {
     ///
     /// `spill_parent` is where the spill directory is made; without it, in the session's own
     /// directory, or in `/var/tmp` where that one is memory.
-    pub fn acquire(
-        base: &Path,
-        name: &str,
-        spill_parent: Option<&Path>,
-    ) -> Result<Session, SessionError> {
+    pub fn acquire(base: &Path, name: &str, spill_parent: Option<&Path>) -> Result<Session, SessionError> {
         let directory = address::session_directory(base, name)?;
+        check_text([Some(base), spill_parent])?;
         make_base(base)?;
         let mut lock = take_lock(&directory, name)?;
         // Ours from here on: an error below drops `session`, which removes what is there.
         clear(&directory, read_record(&mut lock).as_ref())?;
         let id = random_number();
         let record = Record::new(id, choose_spill(&directory, spill_parent, id));
-        let session = Session {
-            name: name.to_owned(),
-            directory,
-            lock: Some(lock),
-            id,
-            record,
-        };
+        let session = Session { name: name.to_owned(), directory, lock: Some(lock), id, record };
         session.fill()?;
         // A neighbour that cannot be swept is not this session's trouble; doctor names it.
         if let Err(error) = sweep_stale(base) {
@@ -205,12 +199,9 @@ impl Session {
     /// Writes the record, then makes what it names (R4).
     fn fill(&self) -> Result<(), SessionError> {
         let path = self.directory.join(LOCK_NAME);
-        let text = serde_json::to_vec(&self.record).expect("paths from UTF-8 or escaped text");
+        let text = serde_json::to_vec(&self.record).expect("its paths are text: they were checked");
         let mut lock = self.lock.as_ref().expect("held until the drop");
-        let written = lock
-            .rewind()
-            .and_then(|()| lock.set_len(0))
-            .and_then(|()| lock.write_all(&text));
+        let written = lock.rewind().and_then(|()| lock.set_len(0)).and_then(|()| lock.write_all(&text));
         written.map_err(|source| SessionError::Io { path, source })?;
         make_directory(self.spill_directory())
     }
@@ -222,8 +213,7 @@ impl Drop for Session {
         if self.record.pid != std::process::id() {
             return;
         }
-        let removed = clear(&self.directory, Some(&self.record))
-            .and_then(|()| remove_locked(&self.directory));
+        let removed = clear(&self.directory, Some(&self.record)).and_then(|()| remove_locked(&self.directory));
         if let Err(error) = removed {
             tracing::warn!(%error, "the session's files stay until the next sweep");
         }
@@ -254,9 +244,7 @@ pub fn sweep_stale(base: &Path) -> Result<Vec<String>, SessionError> {
     let mut swept = Vec::new();
     for entry in entries {
         let path = entry.map_err(io_error(base))?.path();
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = name.filter(|_| path.is_dir());
         let Some(name) = name else { continue };
         if sweep_one(base, &path, &name)? {
@@ -316,6 +304,14 @@ fn remove_locked(directory: &Path) -> Result<(), SessionError> {
     }
 }
 
+/// Refuses paths that neither the record nor a message could carry.
+fn check_text(paths: [Option<&Path>; 2]) -> Result<(), SessionError> {
+    match paths.into_iter().flatten().find(|path| path.to_str().is_none()) {
+        Some(path) => Err(SessionError::NotUnicode { path: path.to_owned() }),
+        None => Ok(()),
+    }
+}
+
 /// Makes the directory of all sessions, or checks the one that is there.
 fn make_base(base: &Path) -> Result<(), SessionError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(base);
@@ -327,18 +323,11 @@ fn make_base(base: &Path) -> Result<(), SessionError> {
     }
     let (expected_uid, found_uid) = (nix::unistd::geteuid().as_raw(), metadata.uid());
     if expected_uid != found_uid {
-        return Err(SessionError::NotOurs {
-            path: path(),
-            expected_uid,
-            found_uid,
-        });
+        return Err(SessionError::NotOurs { path: path(), expected_uid, found_uid });
     }
     match metadata.mode() & 0o022 {
         0 => Ok(()),
-        _ => Err(SessionError::OpenToOthers {
-            path: path(),
-            mode: metadata.mode() & 0o7777,
-        }),
+        _ => Err(SessionError::OpenToOthers { path: path(), mode: metadata.mode() & 0o7777 }),
     }
 }
 
@@ -372,22 +361,14 @@ fn take_lock(directory: &Path, name: &str) -> Result<File, SessionError> {
         // A sweeper holds it, or a raylet that has not written its record yet.
         std::thread::sleep(LOCK_ATTEMPT_DELAY);
     }
-    Err(SessionError::AlreadyRunning {
-        session: name.to_owned(),
-        pid,
-    })
+    Err(SessionError::AlreadyRunning { session: name.to_owned(), pid })
 }
 
 /// Opens the lock's file; `None` where it or its directory is not there.
 fn open_lock(directory: &Path, create: bool) -> Result<Option<File>, SessionError> {
     let path = directory.join(LOCK_NAME);
     let mut options = OpenOptions::new();
-    let options = options
-        .read(true)
-        .write(true)
-        .create(create)
-        .mode(0o600)
-        .truncate(false);
+    let options = options.read(true).write(true).create(create).mode(0o600).truncate(false);
     match options.open(&path) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -415,10 +396,7 @@ fn read_record(lock: &mut File) -> Option<Record> {
     const RECORD_BYTES_MAX: u64 = 1 << 16;
     let mut text = Vec::new();
     lock.rewind().ok()?;
-    Read::by_ref(lock)
-        .take(RECORD_BYTES_MAX)
-        .read_to_end(&mut text)
-        .ok()?;
+    Read::by_ref(lock).take(RECORD_BYTES_MAX).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
 }
 
@@ -441,10 +419,7 @@ pub fn is_memory(path: &Path) -> bool {
 
 /// Whether a spill directory outside the session's is one that a session of ours made.
 fn is_own_spill(path: &Path) -> bool {
-    let name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let uid = nix::unistd::geteuid().as_raw();
     let metadata = std::fs::symlink_metadata(path);
     name.starts_with(&own_prefix()) && metadata.is_ok_and(|data| data.is_dir() && data.uid() == uid)
@@ -475,10 +450,7 @@ fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
 }
 
 fn io_error(path: &Path) -> impl Fn(io::Error) -> SessionError {
-    move |source| SessionError::Io {
-        path: path.to_owned(),
-        source,
-    }
+    move |source| SessionError::Io { path: path.to_owned(), source }
 }
 
 /// A number that no other session has: the standard library seeds its hashers from the kernel.
@@ -510,11 +482,7 @@ mod tests {
         session.record.pid = u32::MAX;
         let (directory, record) = (session.directory.clone(), session.record.clone());
         drop(session);
-        std::fs::write(
-            directory.join(LOCK_NAME),
-            serde_json::to_vec(&record).unwrap(),
-        )
-        .unwrap();
+        std::fs::write(directory.join(LOCK_NAME), serde_json::to_vec(&record).unwrap()).unwrap();
         record
     }
 
@@ -527,10 +495,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o700);
         assert_eq!(record(session.directory()).as_ref(), Some(session.record()));
         assert_eq!(names(spill.path()), [session.record().door.as_str()]);
-        assert_eq!(
-            session.spill_directory().metadata().unwrap().mode() & 0o777,
-            0o700
-        );
+        assert_eq!(session.spill_directory().metadata().unwrap().mode() & 0o777, 0o700);
         drop(session);
         assert_eq!(names(base.path()), [""; 0]);
         assert_eq!(names(spill.path()), [""; 0]);
@@ -542,10 +507,7 @@ mod tests {
         let first = Session::acquire(base.path(), "one", None).unwrap();
         let error = Session::acquire(base.path(), "one", None).unwrap_err();
         let own = std::process::id();
-        assert!(
-            matches!(error, SessionError::AlreadyRunning { pid, .. } if pid == own),
-            "{error}"
-        );
+        assert!(matches!(error, SessionError::AlreadyRunning { pid, .. } if pid == own), "{error}");
         let other = Session::acquire(base.path(), "two", None).unwrap();
         assert_ne!(first.id(), other.id());
         drop(first);
@@ -586,15 +548,8 @@ mod tests {
         let bystander = tempfile::tempdir().unwrap();
         let directory = base.path().join("dead");
         std::fs::create_dir(&directory).unwrap();
-        let record = Record {
-            door: "../bystander".into(),
-            ..Record::new(1, bystander.path().to_owned())
-        };
-        std::fs::write(
-            directory.join(LOCK_NAME),
-            serde_json::to_vec(&record).unwrap(),
-        )
-        .unwrap();
+        let record = Record { door: "../bystander".into(), ..Record::new(1, bystander.path().to_owned()) };
+        std::fs::write(directory.join(LOCK_NAME), serde_json::to_vec(&record).unwrap()).unwrap();
         assert_eq!(sweep_stale(base.path()).unwrap(), ["dead"]);
         assert!(bystander.path().exists());
     }
@@ -605,9 +560,6 @@ mod tests {
         let open = std::fs::Permissions::from_mode(0o777);
         std::fs::set_permissions(base.path(), open).unwrap();
         let error = Session::acquire(base.path(), "one", None).unwrap_err();
-        assert!(
-            matches!(error, SessionError::OpenToOthers { mode: 0o777, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, SessionError::OpenToOthers { mode: 0o777, .. }), "{error}");
     }
 }

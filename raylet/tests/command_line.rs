@@ -35,10 +35,7 @@ impl Shell {
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_raylet"));
-        command
-            .args(words)
-            .env("RAYLET_DIR", &self.directory)
-            .env_remove("RUST_LOG");
+        command.args(words).env("RAYLET_DIR", &self.directory).env_remove("RUST_LOG");
         command.stdin(Stdio::null());
         command
     }
@@ -71,11 +68,7 @@ impl Shell {
 
 impl Drop for Shell {
     fn drop(&mut self) {
-        for entry in std::fs::read_dir(&self.directory)
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
+        for entry in std::fs::read_dir(&self.directory).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             self.run(&["stop", "--force", "--session", &name]);
         }
@@ -93,10 +86,7 @@ fn a_raylet_starts_answers_and_stops_without_a_trace() {
     assert_eq!(started, format!("{}\n", socket.display()));
     let record = shell.record("default").unwrap();
     let status = shell.check(&["status"], 0);
-    assert!(
-        status.contains(&format!("pid                  {}\n", record.pid)),
-        "{status}"
-    );
+    assert!(status.contains(&format!("pid                  {}\n", record.pid)), "{status}");
     assert!(status.contains("0 of 5"), "{status}");
     let json = shell.check(&["status", "--format", "json"], 0);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
@@ -104,11 +94,7 @@ fn a_raylet_starts_answers_and_stops_without_a_trace() {
     let json = shell.check(&["memory", "--format", "json"], 0);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["objects"], serde_json::json!([]));
-    assert!(
-        shell
-            .check(&["memory"], 0)
-            .contains("0 objects, 0 B; 0 clients")
-    );
+    assert!(shell.check(&["memory"], 0).contains("0 objects, 0 B; 0 clients"));
     assert!(Path::new("/dev/shm").join(&record.door).exists());
     assert!(shell.check(&["stop"], 0).contains("has ended"));
     assert!(record.raylet().is_dead() || !session::is_held(&shell.directory).unwrap());
@@ -137,21 +123,9 @@ fn commands_without_a_raylet_say_so() {
         let said = shell.check(&[command], 3);
         assert!(said.starts_with("raylet: no raylet runs at "), "{said}");
     }
-    assert!(
-        shell
-            .check(&["start", "--session", "../x"], 2)
-            .contains("cannot name a session")
-    );
-    assert!(
-        shell
-            .check(&["start", "--capacity", "lots"], 2)
-            .contains("is no size")
-    );
-    assert!(
-        shell
-            .check(&["start", "--spill-dir", "/nowhere/at/all"], 1)
-            .contains("/nowhere")
-    );
+    assert!(shell.check(&["start", "--session", "../x"], 2).contains("cannot name a session"));
+    assert!(shell.check(&["start", "--capacity", "lots"], 2).contains("is no size"));
+    assert!(shell.check(&["start", "--spill-dir", "/nowhere/at/all"], 1).contains("/nowhere"));
     assert!(shell.check(&["--help"], 0).contains("Exit codes:"));
     assert_eq!(shell.sessions(), 0);
 }
@@ -166,11 +140,7 @@ fn sessions_do_not_disturb_each_other() {
     assert_ne!((&one.door, one.pid), (&two.door, two.pid));
     shell.check(&["stop", "--session", "one"], 0);
     shell.check(&["status", "--session", "one"], 3);
-    assert!(
-        shell
-            .check(&["status", "--session", "two"], 0)
-            .contains("session              two")
-    );
+    assert!(shell.check(&["status", "--session", "two"], 0).contains("session              two"));
     shell.check(&["doctor"], 0);
     shell.check(&["stop", "--session", "two"], 0);
 }
@@ -198,15 +168,7 @@ fn what_a_killed_raylet_left_is_swept() {
     let spill = tempfile::tempdir().unwrap();
     let spill_text = spill.path().to_str().unwrap();
     for sweeper in [&["start", "--capacity", "1MiB"][..], &["doctor"], &["stop"]] {
-        let words = [
-            "start",
-            "--session",
-            "dead",
-            "--capacity",
-            "1MiB",
-            "--spill-dir",
-            spill_text,
-        ];
+        let words = ["start", "--session", "dead", "--capacity", "1MiB", "--spill-dir", spill_text];
         shell.check(&words, 0);
         let dead = shell.record("dead").unwrap();
         let door = Path::new("/dev/shm").join(&dead.door);
@@ -241,11 +203,7 @@ fn the_same_session_starts_again_after_a_kill() {
 /// A raylet in the foreground that has said it serves.
 fn foreground(shell: &Shell) -> Child {
     let mut command = shell.command(&["start", "--foreground", "--capacity", "1MiB"]);
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut line = String::new();
     let stdout = child.stdout.as_mut().unwrap();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
@@ -284,21 +242,13 @@ fn a_stopped_raylet_shows_its_door_and_ends_by_force() {
 #[test]
 fn two_starts_at_once_give_one_raylet() {
     let shell = Shell::new();
-    let start = || {
-        shell
-            .command(&["start", "--capacity", "1MiB"])
-            .stderr(Stdio::null())
-            .spawn()
-    };
+    let start = || shell.command(&["start", "--capacity", "1MiB"]).stderr(Stdio::null()).spawn();
     let children = [start().unwrap(), start().unwrap(), start().unwrap()];
     let mut codes = children.map(|mut child| child.wait().unwrap().code());
     codes.sort();
     assert_eq!(codes, [Some(0), Some(4), Some(4)]);
     let mut asker = Asker::connect(&shell.directory.join("default")).unwrap();
-    assert!(matches!(
-        asker.ask(Status {}).unwrap(),
-        Message::StatusReply(_)
-    ));
+    assert!(matches!(asker.ask(Status {}).unwrap(), Message::StatusReply(_)));
     shell.check(&["stop"], 0);
 }
 
@@ -307,14 +257,6 @@ fn doctor_speaks_json() {
     let shell = Shell::new();
     let output = shell.run(&["doctor", "--format", "json"]);
     let checks: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let names: Vec<_> = checks
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|check| &check["name"])
-        .collect();
-    assert!(
-        names.contains(&&"kernel".into()) && names.contains(&&"/dev/shm".into()),
-        "{names:?}"
-    );
+    let names: Vec<_> = checks.as_array().unwrap().iter().map(|check| &check["name"]).collect();
+    assert!(names.contains(&&"kernel".into()) && names.contains(&&"/dev/shm".into()), "{names:?}");
 }

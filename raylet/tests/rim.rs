@@ -58,9 +58,7 @@ impl World {
     }
 
     fn report(&self) -> DoorReport {
-        Door::attach(&self.raylet.session().record().door)
-            .unwrap()
-            .report()
+        Door::attach(&self.raylet.session().record().door).unwrap().report()
     }
 
     /// Waits until the store says so. Each question is a round trip through the raylet, which is
@@ -136,14 +134,8 @@ fn a_client_is_welcomed_with_its_segments() {
     let stream = world.stream();
     let (welcome, fds) = greet(&stream);
     assert_eq!((welcome.client_index, welcome.client_generation), (0, 1));
-    assert_eq!(
-        (welcome.capacity_bytes, welcome.max_clients),
-        (CAPACITY_BYTES, MAX_CLIENTS)
-    );
-    assert_eq!(
-        welcome.session_id,
-        world.raylet.session().record().session_id
-    );
+    assert_eq!((welcome.capacity_bytes, welcome.max_clients), (CAPACITY_BYTES, MAX_CLIENTS));
+    assert_eq!(welcome.session_id, world.raylet.session().record().session_id);
     assert!(Path::new(&welcome.spill_directory.unwrap()).is_dir());
     let [_tables, data, data_read_only] = fds.try_into().unwrap();
     let sizes = [&data, &data_read_only].map(|fd| nix::sys::stat::fstat(fd).unwrap().st_size);
@@ -157,23 +149,11 @@ fn a_client_says_hello_once_and_goodbye_once() {
     let world = World::new();
     let mut asker = world.asker();
     assert_eq!(refusal(&mut asker, Goodbye {}).code, ErrorCode::NotAdmitted);
-    assert_eq!(
-        refusal(&mut asker, ReserveHint { bytes: 1 }).code,
-        ErrorCode::NotAdmitted
-    );
+    assert_eq!(refusal(&mut asker, ReserveHint { bytes: 1 }).code, ErrorCode::NotAdmitted);
     welcome(&mut asker, &"ä".repeat(100));
-    assert_eq!(
-        refusal(&mut asker, hello("again")).code,
-        ErrorCode::AlreadyAdmitted
-    );
+    assert_eq!(refusal(&mut asker, hello("again")).code, ErrorCode::AlreadyAdmitted);
     asker.send(ReserveHint { bytes: 7 }).unwrap();
-    let Message::ClientsReply(page) = asker
-        .ask(ListClients {
-            cursor: 0,
-            count_max: 9,
-        })
-        .unwrap()
-    else {
+    let Message::ClientsReply(page) = asker.ask(ListClients { cursor: 0, count_max: 9 }).unwrap() else {
         panic!("no page");
     };
     assert_eq!(page.clients[0].label, "ä".repeat(LABEL_BYTES_MAX / 2));
@@ -211,23 +191,11 @@ fn the_end_of_a_connection_is_not_the_end_of_a_client() {
 fn another_version_is_refused_with_both_numbers() {
     let world = World::new();
     let mut asker = world.asker();
-    let error = refusal(
-        &mut asker,
-        Hello {
-            protocol_version: 9,
-            ..hello("later")
-        },
-    );
+    let error = refusal(&mut asker, Hello { protocol_version: 9, ..hello("later") });
     assert_eq!(error.code, ErrorCode::UnsupportedVersion);
     assert_eq!((error.numbers["supported"], error.numbers["found"]), (1, 9));
     // A process that took over the pid of the one that connected is not let in either.
-    let error = refusal(
-        &mut asker,
-        Hello {
-            start_ticks: 1,
-            ..hello("other")
-        },
-    );
+    let error = refusal(&mut asker, Hello { start_ticks: 1, ..hello("other") });
     assert_eq!(error.code, ErrorCode::PeerInvisible);
     welcome(&mut asker, "right");
 }
@@ -240,10 +208,7 @@ fn a_full_client_table_says_how_many_there_are() {
     welcome(first, "first");
     welcome(second, "second");
     let error = refusal(third, hello("third"));
-    assert_eq!(
-        (error.code, error.numbers["max_clients"]),
-        (ErrorCode::TooManyClients, 2)
-    );
+    assert_eq!((error.code, error.numbers["max_clients"]), (ErrorCode::TooManyClients, 2));
     first.ask(Goodbye {}).unwrap();
     world.wait_for(|status| status.client_count == 1);
     welcome(third, "third");
@@ -256,9 +221,7 @@ fn send_bad(world: &World, bytes: &[u8]) -> Error {
     let (mut answer, mut decoder) = (Vec::new(), Decoder::new());
     stream.read_to_end(&mut answer).unwrap();
     decoder.extend(&answer);
-    let Some(Message::Error(error)) = decoder.next_message().unwrap() else {
-        panic!("no error")
-    };
+    let Some(Message::Error(error)) = decoder.next_message().unwrap() else { panic!("no error") };
     assert!(decoder.is_empty());
     error
 }
@@ -271,30 +234,14 @@ fn bad_bytes_end_their_own_connection_only() {
     let oversize = (FRAME_BYTES_MAX as u32 + 1).to_le_bytes();
     let unknown_kind = [5, 0, 0, 0, 99, 0, 1, 0, 0x80];
     let no_messagepack = [5, 0, 0, 0, 1, 0, 1, 0, 0xc1];
-    for bytes in [
-        &[0xff; 64][..],
-        &[0; 8],
-        &oversize,
-        &unknown_kind,
-        &no_messagepack,
-    ] {
-        assert_eq!(
-            send_bad(&world, bytes).code,
-            ErrorCode::BadFrame,
-            "{bytes:?}"
-        );
+    for bytes in [&[0xff; 64][..], &[0; 8], &oversize, &unknown_kind, &no_messagepack] {
+        assert_eq!(send_bad(&world, bytes).code, ErrorCode::BadFrame, "{bytes:?}");
     }
     let another_version = [5, 0, 0, 0, 3, 0, 7, 0, 0x80];
     let error = send_bad(&world, &another_version);
-    assert_eq!(
-        (error.code, error.numbers["found"]),
-        (ErrorCode::UnsupportedVersion, 7)
-    );
+    assert_eq!((error.code, error.numbers["found"]), (ErrorCode::UnsupportedVersion, 7));
     let error = refusal(&mut bystander, Farewell {});
-    assert_eq!(
-        (error.code, error.numbers["kind"]),
-        (ErrorCode::UnexpectedMessage, 4)
-    );
+    assert_eq!((error.code, error.numbers["kind"]), (ErrorCode::UnexpectedMessage, 4));
     bystander.ask(Status {}).unwrap();
     assert_eq!(world.report().bad_connections, 6);
     assert_eq!(world.status().client_count, 1);
@@ -314,12 +261,7 @@ fn a_frame_may_come_in_single_bytes_and_several_at_once() {
     stream.read_to_end(&mut answer).unwrap();
     decoder.extend(&answer);
     let answers = std::iter::from_fn(|| decoder.next_message().unwrap());
-    assert_eq!(
-        answers
-            .filter(|answer| matches!(answer, Message::StatusReply(_)))
-            .count(),
-        10
-    );
+    assert_eq!(answers.filter(|answer| matches!(answer, Message::StatusReply(_))).count(), 10);
 }
 
 #[test]
@@ -327,10 +269,7 @@ fn a_hundred_connections_are_served_at_once() {
     let world = World::new();
     let mut askers: Vec<_> = (0..100).map(|_| world.asker()).collect();
     for (index, asker) in (0_u32..).zip(&mut askers) {
-        assert_eq!(
-            welcome(asker, &format!("client {index}")).client_index,
-            index
-        );
+        assert_eq!(welcome(asker, &format!("client {index}")).client_index, index);
     }
     for asker in askers.iter_mut().rev() {
         asker.ask(Status {}).unwrap();
@@ -338,13 +277,7 @@ fn a_hundred_connections_are_served_at_once() {
     let mut pages = Vec::new();
     let mut cursor = Some(0);
     while let Some(from) = cursor {
-        let Message::ClientsReply(page) = askers[0]
-            .ask(ListClients {
-                cursor: from,
-                count_max: 30,
-            })
-            .unwrap()
-        else {
+        let Message::ClientsReply(page) = askers[0].ask(ListClients { cursor: from, count_max: 30 }).unwrap() else {
             panic!("no page");
         };
         pages.push(page.clients.len());
@@ -387,10 +320,7 @@ fn client_process() {
 #[test]
 fn a_killed_client_is_given_up_by_the_kernels_word() {
     let world = World::new();
-    let mut children = [
-        spawn_client(world.directory()),
-        spawn_client(world.directory()),
-    ];
+    let mut children = [spawn_client(world.directory()), spawn_client(world.directory())];
     assert_eq!(world.status().client_count, 2);
     children[0].kill().unwrap();
     world.wait_for(|status| status.client_count == 1);
@@ -406,13 +336,7 @@ fn a_killed_client_is_given_up_by_the_kernels_word() {
     drop(children[1].stdin.take());
     children[1].wait().unwrap();
     world.wait_for(|status| status.client_count == 1);
-    assert_eq!(
-        (
-            world.status().swept_client_count,
-            world.report().clients_died
-        ),
-        (2, 2)
-    );
+    assert_eq!((world.status().swept_client_count, world.report().clients_died), (2, 2));
 }
 
 #[test]
@@ -422,10 +346,7 @@ fn a_raylet_ends_on_request_and_leaves_nothing() {
     let seen = Door::attach(&door).unwrap();
     let mut asker = Asker::connect(raylet.session().directory()).unwrap();
     welcome(&mut asker, "client");
-    assert_eq!(
-        asker.ask(Shutdown {}).unwrap(),
-        Ending { client_count: 1 }.into()
-    );
+    assert_eq!(asker.ask(Shutdown {}).unwrap(), Ending { client_count: 1 }.into());
     raylet.wait().unwrap();
     assert!(matches!(asker.receive(), Err(AskError::Closed)));
     assert!(seen.report().ending);

@@ -246,9 +246,13 @@ impl Inner {
     pub(crate) fn want_warm(self: &Arc<Self>, below: u64) {
         let header = self.tables.header();
         header.warm_wanted.store(u64::from(self.now_ms().max(1)), Ordering::Relaxed);
-        let Some(turn) = self.local().window.begin_warming() else { return };
-        let inner = Arc::clone(self);
         let below = (below / CHUNK_BYTES) as u32;
+        let window = &self.local().window;
+        if !window.runs_short_below(below, self.reserve_chunks()) {
+            return;
+        }
+        let Some(turn) = window.begin_warming() else { return };
+        let inner = Arc::clone(self);
         let started = thread::Builder::new().name("store-warm".to_owned()).spawn(move || {
             inner.warm_below(below);
             drop(turn);
@@ -265,7 +269,7 @@ impl Inner {
 
     /// Opens and populates the free chunks that the next large puts will take.
     fn warm_below(&self, below: u32) {
-        let mut left = (self.reserve_bytes() / CHUNK_BYTES) as u32;
+        let mut left = self.reserve_chunks();
         let mut at = below.min(self.tables.chunk_count());
         while left > 0 && at > 0 {
             let piece = self.free_run_below(at, left.min(WARM_PIECE_CHUNKS));
@@ -280,6 +284,11 @@ impl Inner {
             left -= chunks;
             at = piece.start;
         }
+        self.local().window.warmed_from(at);
+    }
+
+    fn reserve_chunks(&self) -> u32 {
+        (self.reserve_bytes() / CHUNK_BYTES) as u32
     }
 
     fn free_run_below(&self, end: u32, most: u32) -> Range<u32> {

@@ -44,7 +44,7 @@
 //! | P1-P3 | `spill` | disk and back |
 //! | R1-R3 | `reclaim` | the dead |
 
-#![cfg_attr(feature = "loom", allow(dead_code, unused_imports))]
+#![cfg_attr(feature = "loom", allow(dead_code, unused_imports, unreachable_pub))]
 
 #[cfg(not(feature = "loom"))]
 pub mod arrow;
@@ -65,6 +65,8 @@ mod keeper;
 mod layout;
 mod list;
 #[cfg(not(feature = "loom"))]
+mod make;
+#[cfg(not(feature = "loom"))]
 mod members;
 #[cfg(feature = "loom")]
 mod modelled;
@@ -75,6 +77,8 @@ mod names;
 #[cfg(not(feature = "loom"))]
 mod object;
 mod object_id;
+#[cfg(not(feature = "loom"))]
+mod read;
 #[cfg(not(feature = "loom"))]
 mod reclaim;
 #[cfg(not(feature = "loom"))]
@@ -104,8 +108,9 @@ pub use self::{
     inspect::{ClientInfo, Holder, ObjectInfo, ObjectState, Usage},
     keeper::Keeping,
     layout::{CAPACITY_MAX, CHUNK_BYTES, CLIENTS_MAX, Geometry, LAYOUT_VERSION, SLOTS_MAX},
+    make::ObjectWriter,
     members::ClientId,
     object::{Encoding, Object, ObjectRef, View},
-    store::{Config, CreateOptions, Lifetime, ObjectWriter, REFERENCES_MAX, Segments, Store},
+    store::{Config, CreateOptions, Lifetime, REFERENCES_MAX, Segments, Store},
     table::BuildBatchError,
 };

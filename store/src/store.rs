@@ -4,20 +4,18 @@
 //! (`hold`, `index`, `list`, `alloc`) in the order that leaves each instant recoverable: first the
 //! own cell, then the entry, then the block, then the index, then the seal.
 
-use crate::alloc::heap::Heap;
 use crate::alloc::window::Window;
 use crate::error::{CreateError, GetError, OpenError};
-use crate::hold::{Held, PIN, REFERENCE, Unsettled};
+use crate::hold::{Held, REFERENCE};
 use crate::keeper::{Keeper, Keeping};
 use crate::layout::entry::{
-    FLAG_CACHED, FLAG_CHECKSUM, FLAG_DELETED, FLAG_INDEXED, FLAG_NAMED, FLAG_VALIDATED, IN_MEMORY,
+    FLAG_CACHED, FLAG_DELETED, FLAG_INDEXED, FLAG_NAMED, FLAG_VALIDATED,
 };
 use crate::layout::{CLIENTS_MAX, Geometry};
-use crate::list::ITEM_BYTES;
+use crate::make::Producer;
 use crate::members::ClientId;
-use crate::object::{Encoding, Object, ObjectRef, Unsealed, View};
+use crate::object::{Encoding, Object, ObjectRef};
 use crate::object_id::ObjectId;
-use crate::state::{Snapshot, State};
 use crate::sync::Ordering;
 use crate::tables::{Handle, Party, Tables};
 use crate::wait::Deadline;
@@ -30,7 +28,6 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use store_shm::clock;
-use store_shm::gate::GateError;
 use store_shm::liveness::ProcessId;
 use store_shm::map::ReadMap;
 use store_shm::per_process::PerProcess;
@@ -133,14 +130,6 @@ pub(crate) struct Local {
     pub(crate) spilling: Mutex<()>,
 }
 
-/// Everything a put needs that is not shared: room, and ids.
-pub(crate) struct Producer {
-    pub(crate) heap: Heap,
-    task: [u8; 24],
-    index: u32,
-    random: RandomState,
-}
-
 pub(crate) struct Inner {
     pub(crate) tables: Tables,
     pub(crate) me: AtomicU32,
@@ -153,14 +142,6 @@ pub(crate) struct Inner {
     pub(crate) fork: crate::fork::Forking,
 }
 
-/// An object that is being written: reachable by nobody, or under its id as *not sealed yet*.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Draft {
-    pub(crate) handle: Handle,
-    offset: u64,
-    size: u64,
-}
-
 impl Local {
     pub(crate) fn new(tables: &Tables, data: &Memfd, me: u16) -> Result<Local, SegmentError> {
         let seed = tables.header().seed.load(Ordering::Relaxed);
@@ -171,45 +152,6 @@ impl Local {
             keeper: Mutex::new(None),
             spilling: Mutex::new(()),
         })
-    }
-}
-
-/// Where a pinned value was found by the rare path.
-struct Found {
-    slot: u32,
-    offset: u64,
-}
-
-impl Producer {
-    pub(crate) fn new(seed: u64, me: u16) -> Producer {
-        let mut producer = Producer { heap: Heap::default(), task: [0; 24], index: 0, random: RandomState::new() };
-        producer.next_task(seed, me);
-        producer
-    }
-
-    /// Derives in the name of `task` from now on.
-    fn begin_task(&mut self, task: [u8; 24]) {
-        (self.task, self.index) = (task, 0);
-    }
-
-    /// A fresh prefix for 2^32 ids: random in its task part, the store's seed in its actor part.
-    fn next_task(&mut self, seed: u64, me: u16) {
-        let mut hasher = self.random.build_hasher();
-        hasher.write_u64(seed ^ u64::from(std::process::id()) ^ u64::from_ne_bytes(self.task[..8].try_into().expect("8 of 24")));
-        self.task[..8].copy_from_slice(&hasher.finish().to_le_bytes());
-        self.task[8..16].copy_from_slice(&seed.to_le_bytes());
-        self.task[16..20].copy_from_slice(&u32::from(me).to_le_bytes());
-        self.task[20..24].copy_from_slice(&1u32.to_le_bytes());
-        self.index = 0;
-    }
-
-    #[inline]
-    fn next_id(&mut self, party: Party) -> ObjectId {
-        if self.index == u32::MAX {
-            self.next_task(party.tables.header().seed.load(Ordering::Relaxed), party.me);
-        }
-        self.index += 1;
-        ObjectId::of_task(self.task, self.index)
     }
 }
 
@@ -302,73 +244,6 @@ impl Store {
     /// Sizes of the store's tables.
     pub fn geometry(&self) -> Geometry {
         self.inner.tables.geometry
-    }
-
-    /// Copies `bytes` into a new object under a derived id.
-    pub fn put(&self, bytes: &[u8]) -> Result<ObjectRef, CreateError> {
-        self.put_with(bytes, &CreateOptions::default())
-    }
-
-    /// Copies `bytes` into a new object.
-    pub fn put_with(&self, bytes: &[u8], options: &CreateOptions) -> Result<ObjectRef, CreateError> {
-        let inner = &self.inner;
-        if options.id.is_some() {
-            let draft = inner.draft(bytes.len() as u64, options).map_err(|error| *error)?;
-            inner.unsealed(draft).bytes_mut().copy_from_slice(bytes);
-            return Ok(self.finish(draft, options.checksum));
-        }
-        // Under a fresh id nobody can wait for it: sealed first, it enters the index whole.
-        let draft = match inner.begin(bytes.len() as u64, options) {
-            Ok(draft) => draft,
-            Err(error) => return Err(*error),
-        };
-        inner.unsealed(draft).bytes_mut().copy_from_slice(bytes);
-        inner.before_seal(draft, options.checksum, !options.references.is_empty());
-        inner.seal_unfound(draft.handle);
-        if !options.by_handle_only && !inner.enter_fresh(draft.handle) {
-            return Err(*inner.not_entered(draft.handle));
-        }
-        inner.want_warm_after(draft);
-        Ok(ObjectRef { inner: Arc::clone(inner), handle: draft.handle })
-    }
-
-    /// A new object of `size` bytes to write in place; unless it is sealed, nothing of it remains.
-    pub fn create(&self, size: u64, options: &CreateOptions) -> Result<ObjectWriter, CreateError> {
-        let draft = self.inner.draft(size, options).map_err(|error| *error)?;
-        let unsealed = self.inner.unsealed(draft);
-        Ok(ObjectWriter { store: self.clone(), draft, unsealed, checksum: options.checksum, is_open: true })
-    }
-
-    fn finish(&self, draft: Draft, checksum: bool) -> ObjectRef {
-        let entry = self.inner.tables.entry(draft.handle.slot);
-        let has_list = entry.children.load(Ordering::Relaxed) != 0;
-        self.inner.before_seal(draft, checksum, has_list);
-        if entry.flags.load(Ordering::Relaxed) & FLAG_INDEXED == 0 {
-            self.inner.seal_unfound(draft.handle);
-        } else {
-            self.inner.seal_found(draft.handle);
-        }
-        self.inner.want_warm_after(draft);
-        ObjectRef { inner: Arc::clone(&self.inner), handle: draft.handle }
-    }
-
-    /// A view of a sealed object, borrowed from the reference.
-    ///
-    /// Brings the bytes back from disk where they are there; fails if the value does not stand yet.
-    #[inline]
-    pub fn view<'a>(&'a self, object: &'a ObjectRef) -> Result<View<'a>, GetError> {
-        let pinned = self.inner.party().pin_referenced(object.handle);
-        self.inner.view_pinned(object.handle, pinned, || self.inner.find_offset(object.handle))
-    }
-
-    /// A view of the sealed object of this id, found through the index.
-    #[inline]
-    pub fn view_by_id(&self, id: &ObjectId) -> Result<View<'_>, GetError> {
-        let Some(handle) = self.inner.tables.find(id) else {
-            return Err(GetError::NotFound { id: *id });
-        };
-        let pinned = self.inner.party().hold_fast(handle, PIN);
-        self.inner.view_pinned(handle, pinned, || self.inner.find_slowly(handle, id))
     }
 
     /// An owned view of a sealed object; fails if the value does not stand yet.
@@ -566,344 +441,6 @@ impl Inner {
         producers.for_each(|mut producer| producer.heap.rest_all(self.party()));
     }
 
-    /// Enters a sealed object under the fresh id it was given.
-    #[inline]
-    fn enter_fresh(&self, handle: Handle) -> bool {
-        self.party().enter(handle, &self.id_of(handle.slot)).is_ok()
-    }
-
-    /// Everything before the bytes: entry, memory, list, index. (Errors are boxed in here: they are
-    /// rare and large.)
-    pub(crate) fn draft(&self, size: u64, options: &CreateOptions) -> Result<Draft, Box<CreateError>> {
-        loop {
-            if let Some(id) = &options.id && let Some(found) = self.tables.find(id) {
-                match self.adopt(found, id, size, options)? {
-                    Some(draft) => return Ok(draft),
-                    None => continue,
-                }
-            }
-            let draft = self.begin(size, options)?;
-            if options.by_handle_only || self.enter_fresh(draft.handle) {
-                return Ok(draft);
-            }
-            self.abort(draft.handle);
-        }
-    }
-
-    /// A draft in an entry of its own. Only two words come back from what it calls: a result that
-    /// lives in memory is written in parts and read whole, and that waits (12 ns of 45 here).
-    #[inline(always)]
-    fn begin(&self, size: u64, options: &CreateOptions) -> Result<Draft, Box<CreateError>> {
-        let party = self.party();
-        if party.me == 0 || size > self.tables.geometry.capacity_bytes {
-            return Err(self.refusal(size));
-        }
-        let mut producer = self.producer();
-        let id = match options.id {
-            Some(id) => id,
-            None => producer.next_id(party),
-        };
-        let found = producer.heap.slot(party);
-        let slot = match found {
-            Some(slot) => slot,
-            None => {
-                drop(producer);
-                let slot = self.slot_after_sweep()?;
-                producer = self.producer();
-                slot
-            }
-        };
-        let generation = self.fill_entry(slot, &id, size, flags_of(options), State::Writing);
-        let block = producer.heap.small_block(party, size, slot);
-        drop(producer);
-        let handle = Handle { slot, generation };
-        let offset = match block {
-            Some(offset) if options.references.is_empty() => {
-                self.tables.entry(slot).location.store(IN_MEMORY | offset, Ordering::Release);
-                offset
-            }
-            block => self.furnish(handle, size, block, options)?,
-        };
-        Ok(Draft { handle, offset, size })
-    }
-
-    #[cold]
-    fn refusal(&self, requested_bytes: u64) -> Box<CreateError> {
-        Box::new(match self.party().me {
-            0 => CreateError::Forked,
-            _ => CreateError::TooLarge { requested_bytes, capacity_bytes: self.tables.geometry.capacity_bytes },
-        })
-    }
-
-    /// Gives a draft its block, if it has none yet, and its list; takes it back where that fails.
-    #[cold]
-    fn furnish(&self, handle: Handle, size: u64, block: Option<u64>, options: &CreateOptions) -> Result<u64, Box<CreateError>> {
-        let slot = handle.slot;
-        let furnished = match block {
-            Some(offset) => Ok(offset),
-            None if size == 0 => Ok(0),
-            None => self.block_or_wait(size, slot, options.timeout),
-        }
-        .and_then(|offset| {
-            self.tables.entry(slot).location.store(IN_MEMORY | offset, Ordering::Release);
-            if !options.references.is_empty() {
-                self.write_list(slot, options)?;
-            }
-            Ok(offset)
-        });
-        furnished.map_err(|error| {
-            self.abort(handle);
-            Box::new(error)
-        })
-    }
-
-    /// Makes a fresh slot this client's: cell first, so that a sweeper finds it.
-    #[inline]
-    fn fill_entry(&self, slot: u32, id: &ObjectId, size: u64, flags: u32, state: State) -> u64 {
-        let party = self.party();
-        self.tables.touch(party.me, slot);
-        self.tables.cell(party.me, slot).fetch_add(REFERENCE, Ordering::SeqCst);
-        let entry = self.tables.entry(slot);
-        let now = self.now_ms();
-        let (words, index) = id.words();
-        entry.location.store(0, Ordering::Relaxed);
-        entry.size.store(size, Ordering::Relaxed);
-        entry.holders.store(1 << (party.me % 64), Ordering::Relaxed);
-        entry.waiters.store(0, Ordering::Relaxed);
-        entry.listed.store(0, Ordering::Relaxed);
-        entry.flags.store(flags, Ordering::Relaxed);
-        entry.id.iter().zip(words).for_each(|(to, from)| to.store(from, Ordering::Relaxed));
-        entry.id_index.store(index, Ordering::Relaxed);
-        entry.children.store(0, Ordering::Relaxed);
-        entry.list.store(0, Ordering::Relaxed);
-        entry.made_ms.store(now, Ordering::Relaxed);
-        entry.used_ms.store(now, Ordering::Relaxed);
-        entry.creator.store(u32::from(party.me), Ordering::Relaxed);
-        let free = Snapshot::unpack(entry.word.load(Ordering::Relaxed));
-        debug_assert!(free.state == State::Free, "A4: slot {slot} handed out while {free:?}");
-        let decider = if state == State::Writing { party.me } else { 0 };
-        entry.word.store(free.to(state, decider), Ordering::Release);
-        free.generation
-    }
-
-    /// An entry without a value that this client refers to.
-    fn promised(&self, id: &ObjectId) -> Result<Handle, CreateError> {
-        let slot = self.producer().heap.slot(self.party());
-        let slot = match slot {
-            Some(slot) => slot,
-            None => self.slot_after_sweep()?,
-        };
-        let generation = self.fill_entry(slot, id, 0, FLAG_INDEXED, State::Promised);
-        Ok(Handle { slot, generation })
-    }
-
-    /// Makes somebody's promise this client's to write. `None`: the object ended meanwhile.
-    fn adopt(&self, found: Handle, id: &ObjectId, size: u64, options: &CreateOptions) -> Result<Option<Draft>, Box<CreateError>> {
-        let party = self.party();
-        if party.me == 0 || size > self.tables.geometry.capacity_bytes {
-            return Err(self.refusal(size));
-        }
-        let duplicate = || Box::new(CreateError::DuplicateObject { id: *id });
-        match party.hold(found, REFERENCE) {
-            Held::Gone => return Ok(None),
-            Held::Value => {
-                party.release(found.slot, REFERENCE);
-                // It may have been held by us alone: then it has just ended.
-                let stands = self.tables.find(id) == Some(found);
-                return if stands { Err(duplicate()) } else { Ok(None) };
-            }
-            Held::NoValue => {}
-        }
-        let entry = self.tables.entry(found.slot);
-        let promised = Snapshot { state: State::Promised, decider: 0, generation: found.generation };
-        let writing = promised.to(State::Writing, party.me);
-        if entry.word.compare_exchange(promised.pack(), writing, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-            let is_writing = Snapshot::unpack(entry.word.load(Ordering::SeqCst)).state == State::Writing;
-            party.release(found.slot, REFERENCE);
-            return if is_writing && self.reclaim() == 0 { Err(duplicate()) } else { Ok(None) };
-        }
-        entry.size.store(size, Ordering::Relaxed);
-        entry.flags.store(flags_of(options) | FLAG_INDEXED, Ordering::Release);
-        entry.made_ms.store(self.now_ms(), Ordering::Relaxed);
-        entry.creator.store(u32::from(party.me), Ordering::Relaxed);
-        let offset = self.furnish(found, size, None, options)?;
-        Ok(Some(Draft { handle: found, offset, size }))
-    }
-
-    /// Writes the list of references; what it names is counted at seal.
-    fn write_list(&self, slot: u32, options: &CreateOptions) -> Result<(), CreateError> {
-        let mut handles: Vec<Handle> = options.references.iter().map(|child| child.handle).collect();
-        handles.sort_unstable_by_key(|handle| handle.slot);
-        handles.dedup();
-        if handles.len() > REFERENCES_MAX {
-            return Err(CreateError::TooManyReferences { count: handles.len(), limit: REFERENCES_MAX });
-        }
-        if options.references.iter().any(|child| !std::ptr::eq(&*child.inner, self)) {
-            return Err(CreateError::ForeignReference { count: options.references.len() });
-        }
-        let bytes = handles.len() as u64 * ITEM_BYTES;
-        let offset = self.block_or_wait(bytes, slot, options.timeout)?;
-        let entry = self.tables.entry(slot);
-        entry.list.store(IN_MEMORY | offset, Ordering::Release);
-        let mut list = self.unsealed_at(offset, bytes);
-        for (item, handle) in list.bytes_mut().chunks_exact_mut(ITEM_BYTES as usize).zip(&handles) {
-            item[..8].copy_from_slice(&u64::from(handle.slot).to_le_bytes());
-            item[8..].copy_from_slice(&handle.generation.to_le_bytes());
-        }
-        self.party().begin_list(slot);
-        entry.children.store(handles.len() as u32, Ordering::Release);
-        Ok(())
-    }
-
-    #[inline]
-    pub(crate) fn unsealed(&self, draft: Draft) -> Unsealed {
-        self.unsealed_at(draft.offset, draft.size)
-    }
-
-    pub(crate) fn unsealed_at(&self, offset: u64, bytes: u64) -> Unsealed {
-        Unsealed::over(&self.local().window, offset, bytes).expect("the heap hands out blocks inside the data")
-    }
-
-    /// What is left to do once the bytes stand: the checksum, and counting what is listed.
-    #[inline]
-    fn before_seal(&self, draft: Draft, checksum: bool, has_list: bool) {
-        if checksum {
-            let entry = self.tables.entry(draft.handle.slot);
-            entry.checksum.store(crc32fast::hash(self.unsealed(draft).bytes()), Ordering::Relaxed);
-            entry.flags.fetch_or(FLAG_CHECKSUM, Ordering::SeqCst);
-        }
-        if has_list {
-            self.party().list_children(draft.handle.slot);
-        }
-    }
-
-    /// The instant at which an object exists that nobody could find, and so wait for, until now.
-    #[inline]
-    fn seal_unfound(&self, handle: Handle) {
-        // Release: pairs with the load in `hold`.
-        self.tables.entry(handle.slot).word.store(Snapshot::sealed(handle.generation), Ordering::Release);
-    }
-
-    /// The instant at which an object exists that others may wait for.
-    fn seal_found(&self, handle: Handle) {
-        let entry = self.tables.entry(handle.slot);
-        // SeqCst, then fence: pairs with the waiter that sets its bit and then reads the word.
-        entry.word.swap(Snapshot::sealed(handle.generation), Ordering::SeqCst);
-        crate::sync::fence_after_rmw();
-        if entry.waiters.load(Ordering::SeqCst) != 0 {
-            self.ring_waiters(handle.slot);
-        }
-    }
-
-    /// Somebody chose the very id that was derived for a sealed object: it ends.
-    #[cold]
-    fn not_entered(&self, handle: Handle) -> Box<CreateError> {
-        let id = self.id_of(handle.slot);
-        self.party().release(handle.slot, REFERENCE);
-        Box::new(CreateError::DuplicateObject { id })
-    }
-
-    /// A large put: its successors are to find warm memory.
-    #[inline]
-    fn want_warm_after(self: &Arc<Self>, draft: Draft) {
-        if draft.size >= crate::keeper::WARM_FROM_BYTES {
-            self.want_warm(draft.offset);
-        }
-    }
-
-    pub(crate) fn abort(&self, handle: Handle) {
-        let party = self.party();
-        let word = Snapshot::unpack(self.tables.entry(handle.slot).word.load(Ordering::SeqCst));
-        if word.decider != party.me || word.state != State::Writing {
-            // A child drops the writer that it inherited: the object is its parent's.
-            party.release(handle.slot, REFERENCE);
-            return;
-        }
-        let mut work = Vec::new();
-        party.undo_write(handle.slot, &mut work);
-        party.decide_all(work);
-        party.release(handle.slot, REFERENCE);
-    }
-
-    #[inline(always)]
-    pub(crate) fn view(&self, handle: Handle) -> Result<View<'_>, GetError> {
-        self.view_pinned(handle, self.party().hold_fast(handle, PIN), || self.find_offset(handle))
-    }
-
-    /// A view by a pin that was just taken.
-    ///
-    /// The rare path hands back two words instead of a view: a result that lives in memory costs
-    /// more here than the two atomics (measured: 9.2 against 6.1 ns).
-    #[inline(always)]
-    fn view_pinned(
-        &self,
-        handle: Handle,
-        pinned: Result<u64, Unsettled>,
-        otherwise: impl FnOnce() -> Result<Found, Box<GetError>>,
-    ) -> Result<View<'_>, GetError> {
-        let location = self.tables.entry(handle.slot).location.load(Ordering::Acquire);
-        let (slot, seen, offset) = match pinned {
-            Ok(seen) if location & IN_MEMORY != 0 => (handle.slot, seen, location & !IN_MEMORY),
-            _ => match otherwise() {
-                Ok(found) => (found.slot, PIN, found.offset),
-                Err(error) => return Err(*error),
-            },
-        };
-        match View::over(self, slot, seen, offset, self.tables.entry(slot).size.load(Ordering::Relaxed)) {
-            Some(view) => Ok(view),
-            None => Err(*self.outside(slot, offset)),
-        }
-    }
-
-    /// By id, when the first look was not enough: the entry may be gone and another in its place.
-    #[cold]
-    fn find_slowly(&self, first: Handle, id: &ObjectId) -> Result<Found, Box<GetError>> {
-        let mut handle = first;
-        loop {
-            match self.find_offset(handle) {
-                Err(error) if matches!(*error, GetError::NotFound { .. }) => {}
-                other => return other,
-            }
-            handle = match self.tables.find(id) {
-                Some(now) if now != handle => now,
-                _ => return Err(Box::new(GetError::NotFound { id: *id })),
-            };
-            let _ = self.party().hold_fast(handle, PIN);
-        }
-    }
-
-    /// The tables say that an object lies where there is no data.
-    #[cold]
-    fn outside(&self, slot: u32, offset: u64) -> Box<GetError> {
-        self.party().release(slot, PIN);
-        let bytes = self.size_of(slot);
-        let source = GateError::OutOfBounds { offset, bytes, limit: self.tables.geometry.capacity_bytes };
-        Box::new(GetError::Corrupt { id: self.id_of(slot), source })
-    }
-
-    /// The pin is in the cell; everything else is still open. Fails without the pin.
-    #[cold]
-    fn find_offset(&self, handle: Handle) -> Result<Found, Box<GetError>> {
-        let party = self.party();
-        let id = self.id_of(handle.slot);
-        match party.settle(handle, PIN) {
-            Held::Gone => return Err(Box::new(GetError::NotFound { id })),
-            Held::NoValue => {
-                party.release(handle.slot, PIN);
-                return Err(Box::new(self.not_sealed(handle, Deadline::after(Duration::ZERO))));
-            }
-            Held::Value => {}
-        }
-        self.tables.entry(handle.slot).used_ms.store(self.now_ms(), Ordering::Relaxed);
-        match self.bring_to_memory(handle) {
-            Ok(offset) => Ok(Found { slot: handle.slot, offset }),
-            Err(error) => {
-                party.release(handle.slot, PIN);
-                Err(Box::new(error))
-            }
-        }
-    }
-
     pub(crate) fn is_validated(&self, handle: Handle) -> bool {
         self.tables.entry(handle.slot).flags.load(Ordering::Acquire) & FLAG_VALIDATED != 0
     }
@@ -911,16 +448,6 @@ impl Inner {
     pub(crate) fn mark_validated(&self, handle: Handle) {
         self.tables.entry(handle.slot).flags.fetch_or(FLAG_VALIDATED, Ordering::SeqCst);
     }
-}
-
-fn flags_of(options: &CreateOptions) -> u32 {
-    let lifetime = match options.lifetime {
-        Lifetime::Counted => 0,
-        Lifetime::Cached => FLAG_CACHED,
-        Lifetime::Named => FLAG_NAMED,
-    };
-    let indexed = if options.by_handle_only { 0 } else { FLAG_INDEXED };
-    options.encoding as u32 | lifetime | indexed
 }
 
 impl Drop for Inner {
@@ -933,64 +460,5 @@ impl Drop for Inner {
         self.rest_heaps();
         self.tables.leave(party.me);
         self.tables.ring_keeper();
-    }
-}
-
-/// An object being written in place. Dropped unsealed, it is aborted.
-pub struct ObjectWriter {
-    store: Store,
-    draft: Draft,
-    unsealed: Unsealed,
-    checksum: bool,
-    is_open: bool,
-}
-
-impl ObjectWriter {
-    /// The id the object will have.
-    pub fn id(&self) -> ObjectId {
-        self.store.inner.id_of(self.draft.handle.slot)
-    }
-
-    /// Makes the object exist, whole, with what was written.
-    ///
-    /// # Panics
-    ///
-    /// In a child that inherited the writer: the object is its parent's.
-    pub fn seal(mut self) -> ObjectRef {
-        let entry = self.store.inner.tables.entry(self.draft.handle.slot);
-        let word = Snapshot::unpack(entry.word.load(Ordering::SeqCst));
-        assert!(word.decider == self.store.inner.party().me, "H4: a forked child cannot seal its parent's object");
-        self.is_open = false;
-        self.store.finish(self.draft, self.checksum)
-    }
-
-    /// Makes the object not exist; the same as dropping the writer.
-    pub fn abort(self) {}
-
-    /// The store knows that these bytes are valid in their encoding: readers need not check.
-    pub(crate) fn mark_validated(&self) {
-        self.store.inner.mark_validated(self.draft.handle);
-    }
-}
-
-impl std::ops::Deref for ObjectWriter {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        self.unsealed.bytes()
-    }
-}
-
-impl std::ops::DerefMut for ObjectWriter {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        self.unsealed.bytes_mut()
-    }
-}
-
-impl Drop for ObjectWriter {
-    fn drop(&mut self) {
-        if self.is_open {
-            self.store.inner.abort(self.draft.handle);
-        }
     }
 }

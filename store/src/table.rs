@@ -7,7 +7,8 @@
 use crate::arrow::{BatchBuilder, BatchPlan, BuildError, Layout, Table, decode};
 use crate::error::{CreateError, GetError};
 use crate::object::{Encoding, Object, ObjectRef};
-use crate::store::{CreateOptions, ObjectWriter, Store};
+use crate::make::ObjectWriter;
+use crate::store::{CreateOptions, Store};
 use arrow_array::RecordBatch;
 use arrow_buffer::Buffer;
 use arrow_schema::SchemaRef;

@@ -5,12 +5,14 @@
 
 #![allow(unsafe_code)]
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::ptrace;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -109,11 +111,11 @@ fn end_with(body: impl FnOnce() -> i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// What one step of a victim came to.
+/// What driving a victim came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// It stands behind one more instruction.
-    Stepped,
+    /// It stands where it was driven to.
+    Stopped,
     /// It has ended.
     Ended(WaitStatus),
 }
@@ -133,10 +135,10 @@ impl Victim {
             raise(Signal::SIGSTOP).expect("one may stop oneself");
             body()
         });
-        let victim = Victim { child };
+        let mut victim = Victim { child };
         match victim.wait_for_stop() {
-            WaitStatus::Stopped(_, Signal::SIGSTOP) => victim,
-            other => panic!("a victim ended while it warmed up: {other:?}"),
+            Step::Stopped => victim,
+            Step::Ended(status) => panic!("a victim ended while it warmed up: {status:?}"),
         }
     }
 
@@ -148,18 +150,29 @@ impl Victim {
     /// Lets it run one instruction.
     pub fn step(&mut self) -> Step {
         ptrace::step(self.child.pid, None).expect("the victim is stopped");
-        match self.wait_for_stop() {
-            WaitStatus::Stopped(..) => Step::Stepped,
-            ended => {
-                self.child.is_reaped = true;
-                Step::Ended(ended)
-            }
-        }
+        self.wait_for_stop()
     }
 
-    /// Whether it stands in the program itself and not in a system library.
-    pub fn is_in_program(&self) -> bool {
-        program_range().contains(&self.position())
+    /// Lets it run until it is to execute the instruction at `address` for the `time`th time, not
+    /// counting the one that it stands before now.
+    pub fn run_to(&mut self, address: u64, time: u64) -> Step {
+        let saved = self.read(address);
+        for passed in 0..time {
+            if passed > 0 || self.position() == address {
+                // Over the instruction itself, which is whole at the moment.
+                if let ended @ Step::Ended(_) = self.step() {
+                    return ended;
+                }
+            }
+            self.write(address, saved & !BREAK_MASK | BREAK);
+            ptrace::cont(self.child.pid, None).expect("the victim is stopped");
+            if let ended @ Step::Ended(_) = self.wait_for_stop() {
+                return ended;
+            }
+            self.write(address, saved);
+            self.set_position(address);
+        }
+        Step::Stopped
     }
 
     /// Kills it where it stands.
@@ -169,54 +182,103 @@ impl Victim {
 
     /// Lets it run to its end.
     pub fn finish(mut self) -> WaitStatus {
-        let mut signal = None;
         loop {
-            ptrace::cont(self.child.pid, signal).expect("the victim is stopped");
-            match self.wait_for_stop() {
-                WaitStatus::Stopped(_, with) => signal = Some(with),
-                ended => {
-                    self.child.is_reaped = true;
-                    return ended;
-                }
+            ptrace::cont(self.child.pid, None).expect("the victim is stopped");
+            if let Step::Ended(status) = self.wait_for_stop() {
+                return status;
             }
         }
     }
 
-    fn wait_for_stop(&self) -> WaitStatus {
+    fn wait_for_stop(&mut self) -> Step {
         loop {
             match waitpid(self.child.pid, None) {
                 Err(nix::errno::Errno::EINTR) => continue,
-                status => return status.expect("nobody else waits for the victim"),
+                Ok(WaitStatus::Stopped(_, Signal::SIGTRAP | Signal::SIGSTOP)) => return Step::Stopped,
+                // A signal of its own, of which it is to die.
+                Ok(WaitStatus::Stopped(_, signal)) => {
+                    ptrace::cont(self.child.pid, signal).expect("the victim is stopped");
+                }
+                Ok(ended) => {
+                    self.child.is_reaped = true;
+                    return Step::Ended(ended);
+                }
+                Err(error) => panic!("nobody else waits for the victim: {error}"),
             }
         }
     }
 
+    fn read(&self, address: u64) -> i64 {
+        ptrace::read(self.child.pid, address as ptrace::AddressType).expect("code can be read")
+    }
+
+    fn write(&self, address: u64, word: i64) {
+        ptrace::write(self.child.pid, address as ptrace::AddressType, word).expect("a tracer writes to private copies of code");
+    }
+
+    /// The address of the instruction that it executes next.
     #[cfg(target_arch = "x86_64")]
-    fn position(&self) -> u64 {
+    pub fn position(&self) -> u64 {
         ptrace::getregs(self.child.pid).expect("the victim is stopped").rip
     }
 
+    #[cfg(target_arch = "x86_64")]
+    fn set_position(&self, address: u64) {
+        let mut registers = ptrace::getregs(self.child.pid).expect("the victim is stopped");
+        registers.rip = address;
+        ptrace::setregs(self.child.pid, registers).expect("the victim is stopped");
+    }
+
+    /// The address of the instruction that it executes next.
     #[cfg(target_arch = "aarch64")]
-    fn position(&self) -> u64 {
-        ptrace::getregs(self.child.pid).expect("the victim is stopped").pc
+    pub fn position(&self) -> u64 {
+        ptrace::getregset::<ptrace::regset::NT_PRSTATUS>(self.child.pid).expect("the victim is stopped").pc
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    fn set_position(&self, address: u64) {
+        let mut registers = ptrace::getregset::<ptrace::regset::NT_PRSTATUS>(self.child.pid).expect("the victim is stopped");
+        registers.pc = address;
+        ptrace::setregset::<ptrace::regset::NT_PRSTATUS>(self.child.pid, registers).expect("the victim is stopped");
     }
 }
 
-/// Where the code of this program lies; children inherit it.
-fn program_range() -> std::ops::Range<u64> {
-    static RANGE: std::sync::OnceLock<std::ops::Range<u64>> = std::sync::OnceLock::new();
-    RANGE.get_or_init(|| {
-        let binary = std::env::current_exe().expect("a running program has a path");
-        let maps = std::fs::read_to_string("/proc/self/maps").expect("a process can read its own maps");
-        let ours = maps.lines().filter(|line| line.ends_with(binary.to_string_lossy().as_ref()) && line.contains("r-xp"));
-        let mut range = u64::MAX..0;
-        for line in ours {
-            let (start, end) = line.split(' ').next().and_then(|span| span.split_once('-')).expect("start-end");
-            let address = |text| u64::from_str_radix(text, 16).expect("an address is hexadecimal");
-            range = range.start.min(address(start))..range.end.max(address(end));
-        }
-        range
-    }).clone()
+/// `int3`.
+#[cfg(target_arch = "x86_64")]
+const BREAK: i64 = 0xCC;
+#[cfg(target_arch = "x86_64")]
+const BREAK_MASK: i64 = 0xFF;
+/// `brk #0`.
+#[cfg(target_arch = "aarch64")]
+const BREAK: i64 = 0xD420_0000;
+#[cfg(target_arch = "aarch64")]
+const BREAK_MASK: i64 = 0xFFFF_FFFF;
+
+/// Keeps this process and its children on one processor: a parent and the victim that it steps then
+/// take turns without waking each other across processors, which is ten times as fast.
+pub fn stay_on_one_processor() {
+    let Ok(allowed) = sched_getaffinity(Pid::from_raw(0)) else { return };
+    let processors: Vec<usize> = (0..CpuSet::count()).filter(|&at| allowed.is_set(at).unwrap_or(false)).collect();
+    let mut one = CpuSet::new();
+    let mine = processors[std::process::id() as usize % processors.len()];
+    if one.set(mine).is_ok() {
+        let _ = sched_setaffinity(Pid::from_raw(0), &one);
+    }
+}
+
+/// Where code of this program and of its libraries lies that a tracer can put a breakpoint into;
+/// children inherit it. The first range is the program's own.
+pub fn code_ranges() -> Vec<Range<u64>> {
+    let binary = std::env::current_exe().expect("a running program has a path");
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("a process can read its own maps");
+    let mut ranges = vec![0..0];
+    for line in maps.lines().filter(|line| line.contains(" r-xp ") && line.contains('/')) {
+        let (start, end) = line.split(' ').next().and_then(|span| span.split_once('-')).expect("start-end");
+        let address = |text| u64::from_str_radix(text, 16).expect("an address is hexadecimal");
+        let range = address(start)..address(end);
+        if line.ends_with(binary.to_string_lossy().as_ref()) { ranges[0] = range } else { ranges.push(range) }
+    }
+    ranges
 }
 
 /// Which instruction a stepped victim stands behind, for the message of the alarm.

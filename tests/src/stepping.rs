@@ -6,10 +6,11 @@
 //! its end. *Disturb*: one victim, survivors work beside it behind each of its instructions.
 //! It must not know any operation.
 
-use crate::process::{Step, Victim, alarm};
+use crate::process::{Step, Victim, alarm, code_ranges, stay_on_one_processor};
 use crate::shared::SharedWords;
 use crate::world::World;
 use nix::sys::wait::WaitStatus;
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 const PATIENCE_SECONDS: u32 = 20;
 /// A victim that is disturbed behind each instruction may retry this often before it is left alone.
 const RETRIES: u64 = 10;
+/// How far before an instruction a breakpoint is looked for, from which to step there.
+const LOOK_BACK: usize = 64;
 
 /// One operation of a victim, and what others do and find meanwhile and afterwards.
 pub trait Operation {
@@ -65,6 +68,8 @@ pub struct Tally {
     pub stops: u64,
     /// Stops of the one victim that was stopped behind each instruction.
     pub disturbances: u64,
+    /// Victims that went another way than the first one, and were stepped from the beginning.
+    pub lost: u64,
     /// Steps in all.
     pub steps: u64,
     /// The slowest a survivor was beside a stopped victim.
@@ -73,9 +78,11 @@ pub struct Tally {
 
 /// Drives an operation in every way, and prints what was done.
 pub fn drive(name: &str, world: World, mut operation: impl Operation, plan: Plan) {
+    stay_on_one_processor();
     let started = Instant::now();
     let mut tally = Tally::default();
-    let mut stepper = Stepper { world: &world, done: SharedWords::new(1), plan, tally: &mut tally };
+    let mut stepper = Stepper { world: &world, done: SharedWords::new(1), path: Path::default(), tally: &mut tally };
+    stepper.explore(&mut operation, plan);
     stepper.kill_behind_each(&mut operation);
     stepper.stop_behind_each(&mut operation);
     stepper.disturb_behind_each(&mut operation);
@@ -85,8 +92,8 @@ pub fn drive(name: &str, world: World, mut operation: impl Operation, plan: Plan
     world.finish();
     alarm(0, 0);
     eprintln!(
-        "{name}: {} instructions, {} kills, {} stops, {} disturbances, slowest survivor {:?}, {} steps in {:.1?}",
-        tally.instructions, tally.kills, tally.stops, tally.disturbances, tally.slowest, tally.steps, started.elapsed()
+        "{name}: {} instructions, {} kills, {} stops, {} disturbances, slowest survivor {:?}, {} lost, {} steps in {:.1?}",
+        tally.instructions, tally.kills, tally.stops, tally.disturbances, tally.slowest, tally.lost, tally.steps, started.elapsed()
     );
 }
 
@@ -94,8 +101,54 @@ struct Stepper<'a> {
     world: &'a World,
     /// Set by a victim when it has done its operation.
     done: SharedWords,
-    plan: Plan,
+    path: Path,
     tally: &'a mut Tally,
+}
+
+/// The way that an undisturbed victim takes.
+#[derive(Default)]
+struct Path {
+    /// For each instruction, how to get there.
+    places: Vec<Place>,
+    /// Indices of those behind which the operation is to be interrupted.
+    targets: Vec<usize>,
+}
+
+/// One instruction on the way.
+#[derive(Clone, Copy)]
+struct Place {
+    address: u64,
+    /// How often it was executed before.
+    time: u64,
+    /// Whether a breakpoint can be put there.
+    can_break: bool,
+}
+
+impl Path {
+    fn new(addresses: &[u64], plan: Plan) -> Path {
+        let ranges = code_ranges();
+        let mut times: HashMap<u64, u64> = HashMap::new();
+        let mut path = Path::default();
+        for (at, &address) in addresses.iter().enumerate() {
+            let time = times.entry(address).or_default();
+            let can_break = ranges.iter().any(|range| range.contains(&address));
+            path.places.push(Place { address, time: *time, can_break });
+            *time += 1;
+            let stride = if ranges[0].contains(&address) { plan.stride } else { plan.library_stride };
+            if (at as u64).is_multiple_of(stride) {
+                path.targets.push(at);
+            }
+        }
+        path
+    }
+
+    /// The cheapest place to run to in order to step to `target` from there: each passing of a
+    /// breakpoint stops the victim twice.
+    fn way_to(&self, target: usize) -> Option<(usize, Place)> {
+        let near = target.saturating_sub(LOOK_BACK)..=target;
+        let places = near.map(|at| (at, self.places[at])).filter(|(_, place)| place.can_break && place.time < LOOK_BACK as u64);
+        places.min_by_key(|(at, place)| 2 * place.time as usize + target - at)
+    }
 }
 
 impl Stepper<'_> {
@@ -123,21 +176,6 @@ impl Stepper<'_> {
         self.done[0].load(Ordering::SeqCst) == 1
     }
 
-    /// Steps until the victim stands behind the first place from `target` on that the plan names;
-    /// `None` when it was done before.
-    fn step_to(&mut self, victim: &mut Victim, target: u64) -> Option<u64> {
-        let mut at = 0;
-        while !self.is_done() {
-            if at >= target && (at.is_multiple_of(self.plan.library_stride) || victim.is_in_program()) {
-                return Some(at);
-            }
-            self.step(victim, at);
-            at += 1;
-        }
-        self.tally.instructions = self.tally.instructions.max(at);
-        None
-    }
-
     fn step(&mut self, victim: &mut Victim, at: u64) {
         self.tally.steps += 1;
         if let Step::Ended(status) = victim.step() {
@@ -145,32 +183,58 @@ impl Stepper<'_> {
         }
     }
 
-    fn kill_behind_each(&mut self, operation: &mut impl Operation) {
-        let mut target = 0;
-        loop {
+    /// Steps one victim from the first to the last instruction and writes down its way.
+    fn explore(&mut self, operation: &mut impl Operation, plan: Plan) {
+        let mut victim = self.start(operation);
+        let mut addresses = Vec::new();
+        while !self.is_done() {
+            addresses.push(victim.position());
+            self.step(&mut victim, addresses.len() as u64);
+        }
+        addresses.push(victim.position());
+        let status = victim.finish();
+        assert!(matches!(status, WaitStatus::Exited(_, 0)), "left alone, it ended with {status:?}");
+        self.path = Path::new(&addresses, plan);
+        self.tally.instructions = addresses.len() as u64 - 1;
+        self.settle(operation, "left alone", self.tally.instructions);
+    }
+
+    /// A fresh victim that stands behind `target` instructions of its way.
+    fn victim_at(&mut self, operation: &mut impl Operation, target: usize) -> Victim {
+        if let Some((from, place)) = self.path.way_to(target) {
             let mut victim = self.start(operation);
-            let at = self.step_to(&mut victim, target);
-            alarm(PATIENCE_SECONDS, at.unwrap_or(target));
+            if place.time == 0 && from == 0 || victim.run_to(place.address, place.time + 1) == Step::Stopped && !self.is_done() {
+                (from..target).for_each(|at| self.step(&mut victim, at as u64));
+                return victim;
+            }
+            // It went another way, which depends on the instant or on addresses.
+            drop(victim);
+            self.settle(operation, "lost", target as u64);
+            self.tally.lost += 1;
+        }
+        let mut victim = self.start(operation);
+        (0..target).for_each(|at| if !self.is_done() { self.step(&mut victim, at as u64) });
+        victim
+    }
+
+    fn kill_behind_each(&mut self, operation: &mut impl Operation) {
+        for target in self.path.targets.clone() {
+            let victim = self.victim_at(operation, target);
+            alarm(PATIENCE_SECONDS, target as u64);
             victim.kill();
             self.tally.kills += 1;
-            self.settle(operation, "killed", at.unwrap_or(target));
-            let Some(at) = at else { return };
-            target = at + self.plan.stride;
+            self.settle(operation, "killed", target as u64);
         }
     }
 
     fn stop_behind_each(&mut self, operation: &mut impl Operation) {
-        let mut target = 0;
-        loop {
-            let mut victim = self.start(operation);
-            let at = self.step_to(&mut victim, target);
-            self.work_beside(operation, at.unwrap_or(target));
+        for target in self.path.targets.clone() {
+            let victim = self.victim_at(operation, target);
+            self.work_beside(operation, target as u64);
             let status = victim.finish();
-            assert!(matches!(status, WaitStatus::Exited(_, 0)), "stopped behind instruction {at:?}, it ended with {status:?}");
+            assert!(matches!(status, WaitStatus::Exited(_, 0)), "stopped behind instruction {target}, it ended with {status:?}");
             self.tally.stops += 1;
-            self.settle(operation, "stopped", at.unwrap_or(target));
-            let Some(at) = at else { return };
-            target = at + self.plan.stride;
+            self.settle(operation, "stopped", target as u64);
         }
     }
 

@@ -96,7 +96,6 @@ struct Calm {
 }
 
 /// A store, its neighbours, and its spill directory.
-#[derive(Debug)]
 pub struct World {
     /// The store.
     pub store: Store,
@@ -119,6 +118,7 @@ impl World {
             spill_directory: Some(files.path().to_path_buf()),
             create_timeout: Duration::ZERO,
             keeping: Keeping::Inline,
+            ..Config::default()
         };
         let store = Store::in_process(config).expect("a small store can be made");
         let neighbour = |(index, bytes): (usize, u64)| {

@@ -151,16 +151,17 @@ fn complain(plan: &WorkPlan, peer: Option<Peer>, error: &BenchError) {
     );
 }
 
-/// Runs one work and adds its rows.
-pub fn run_work(plan: &WorkPlan, bench: &Bench, report: &mut Report) -> Result<(), BenchError> {
+/// Runs one work against these of its peers and adds its rows.
+pub fn run_work(
+    plan: &WorkPlan,
+    peers: &[Peer],
+    bench: &Bench,
+    report: &mut Report,
+) -> Result<(), BenchError> {
     let start = Instant::now();
     eprintln!("{} ...", plan.name);
     let mut seats = vec![Seat::new(plan, None, bench)];
-    seats.extend(
-        plan.peers
-            .iter()
-            .map(|peer| Seat::new(plan, Some(*peer), bench)),
-    );
+    seats.extend(peers.iter().map(|peer| Seat::new(plan, Some(*peer), bench)));
     for round in 0..=bench.effort.rounds {
         for seat in &mut seats {
             bench.check_interrupted()?;

@@ -41,22 +41,22 @@ fn client_messages_keep_their_bytes() {
         "G.00.00.00.01.00.01.00.85.b0protocol_version.01.a3pid.cd.01.2c.abstart_ticks.ce.00\
          .01.11p.a5label.a6driver.a4want.a5Store",
     );
-    check(Status {}, ".05.00.00.00.06.00.01.00.80");
+    check(Status {}, ".05.00.00.00.03.00.01.00.80");
     check(
         ListObjects {
             cursor: 5,
             count_max: 100,
         },
-        ".18.00.00.00.08.00.01.00.82.a6cursor.05.a9count_maxd",
+        ".18.00.00.00.05.00.01.00.82.a6cursor.05.a9count_maxd",
     );
     check(
         ListClients {
             cursor: 0,
             count_max: 7,
         },
-        ".18.00.00.00.0a.00.01.00.82.a6cursor.00.a9count_max.07",
+        ".18.00.00.00.07.00.01.00.82.a6cursor.00.a9count_max.07",
     );
-    check(Shutdown {}, ".05.00.00.00.0c.00.01.00.80");
+    check(Shutdown {}, ".05.00.00.00.09.00.01.00.80");
 }
 
 #[test]
@@ -75,20 +75,20 @@ fn raylet_messages_keep_their_bytes() {
     };
     check(
         welcome,
-        ".9e.00.00.00.02.00.01.00.89.acclient_index.03.b1client_generation.cf.00.00.10.00.00\
-         .00.00.00.aasession_id.a2s1.aecapacity_bytes.ce.80.00.00.00.aaslot_count.ce.01.00.00\
-         .00.abmax_clients.cd.01.00.aelayout_version.01.afspill_directory.a2.2fd.aaraylet_pid\
-         .09",
+        ".a3.00.00.00.02.00.01.00.8a.acclient_index.03.b1client_generation.cf.00.00.10.00.00.00\
+         .00.00.aasession_id.a2s1.aecapacity_bytes.ce.80.00.00.00.aaslot_count.ce.01.00.00.00.a\
+         bmax_clients.cd.01.00.aelayout_version.01.a3job.04.afspill_directory.a2.2fd.aaraylet_p\
+         id.09",
     );
     check(
         Ending { client_count: 2 },
-        ".13.00.00.00.0d.00.01.00.81.acclient_count.02",
+        ".13.00.00.00.0a.00.01.00.81.acclient_count.02",
     );
     let error = Error::new(ErrorCode::TooManyClients, "full", &[("max_clients", 4)]);
     check(
         error,
-        "9.00.00.00.0e.00.01.00.83.a4code.aeTooManyClients.a4text.a4full.a7numbers.81.abmax_c\
-         lients.04",
+        "9.00.00.00.0b.00.01.00.83.a4code.aeTooManyClients.a4text.a4full.a7numbers.81.abmax_cli\
+         ents.04",
     );
 }
 
@@ -115,10 +115,10 @@ fn listings_keep_their_bytes() {
             objects: vec![object],
             next_cursor: Some(6),
         },
-        ".9b.00.00.00.09.00.01.00.82.a7objects.91.86.a2id.c4.1c.ff.ff.ff.ff.ff.ff.ff.ff.ff.ff\
-         .ff.ff.ff.ff.ff.ff.ff.ff.ff.ff.01.00.00.00.01.00.00.00.a5bytesd.a5state.a7Spilled.af\
-         reference_count.01.a9pin_count.00.a7holders.91.84.acclient_index.01.a3pid.02.a9refer\
-         ence.c3.a3pin.c2.abnext_cursor.06",
+        ".b2.00.00.00.06.00.01.00.82.a7objects.91.88.a2id.c4.1c.ff.ff.ff.ff.ff.ff.ff.ff.ff.ff.f\
+         f.ff.ff.ff.ff.ff.ff.ff.ff.ff.01.00.00.00.01.00.00.00.a5bytesd.a5state.a6OnDisk.a6age_m\
+         s.02.aclisted_count.00.afreference_count.03.a9pin_count.00.a7holders.91.84.acclient_in\
+         dex.01.a3pid.02.aareferences.03.a4pins.00.abnext_cursor.06",
     );
     let client = ClientInfo {
         client_index: 1,
@@ -130,9 +130,9 @@ fn listings_keep_their_bytes() {
             clients: vec![client],
             next_cursor: None,
         },
-        "u.00.00.00.0b.00.01.00.82.a7clients.91.87.acclient_index.01.b1client_generation.00\
-         .a3pid.00.a5label.a1a.afreference_count.00.a9pin_count.00.adgranted_bytes.00.abnext_\
-         cursor.c0",
+        "y.00.00.00.08.00.01.00.82.a7clients.91.89.acclient_index.01.a3pid.00.a5label.a1a.a6age\
+         _ms.00.a6parent.c0.aaheld_bytes.00.acpinned_bytes.00.adwaiting_bytes.00.a7stopped.c2.a\
+         bnext_cursor.c0",
     );
 }
 
@@ -151,11 +151,12 @@ fn the_status_keeps_its_bytes() {
     };
     check(
         status,
-        "2.01.00.00.07.00.01.00.87.a7session.a7default.aasession_id.a0.aaraylet_pid.00.a9upti\
-         me_ms.00.b0connection_count.00.b4bad_connection_count.00.a5store.8d.aecapacity_bytes\
-         .ce.00.01.11p.aaused_bytes.00.aeresident_bytes.00.aawarm_bytes.00.adspilled_bytes.00\
-         .acobject_count.00.b4spilled_object_count.00.aaslot_count.00.acclient_count.00.abmax\
-         _clients.00.b2swept_client_count.00.afreclaimed_bytes.00.a8counters.81.a4gets.05",
+        "Q.01.00.00.04.00.01.00.87.a7session.a7default.aasession_id.a0.aaraylet_pid.00.a9uptime\
+         _ms.00.b0connection_count.00.b4bad_connection_count.00.a5store.8f.aecapacity_bytes.ce.\
+         00.01.11p.aaused_bytes.00.acunused_bytes.00.aafree_bytes.00.aeresident_bytes.00.aemeta\
+         data_bytes.00.adspilled_bytes.00.acobject_count.00.b4spilled_object_count.00.aaslot_co\
+         unt.00.acclient_count.00.abmax_clients.00.b2swept_client_count.00.b0swept_hold_count.0\
+         0.a8counters.81.a4gets.05",
     );
 }
 

@@ -36,7 +36,7 @@ pub struct Hello {
 }
 
 /// Bytes of a label that are kept.
-pub const LABEL_BYTES_MAX: usize = 48;
+pub const LABEL_BYTES_MAX: usize = 40;
 
 /// The raylet takes a client in. Three descriptors ride on the frame's first byte.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,21 +14,13 @@ const UNITS: [(&str, u32); 5] = [("", 0), ("k", 10), ("m", 20), ("g", 30), ("t",
 
 /// Reads `2GiB`, `512m`, `4096`.
 pub(super) fn parse(text: &str) -> Result<u64, ParseBytesError> {
-    let error = || ParseBytesError {
-        text: text.to_owned(),
-    };
+    let error = || ParseBytesError { text: text.to_owned() };
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = lower.split_at(digits);
     let unit = unit.trim();
-    let unit = unit
-        .strip_suffix("ib")
-        .or(unit.strip_suffix('b'))
-        .unwrap_or(unit);
-    let (_, shift) = UNITS
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .ok_or_else(error)?;
+    let unit = unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(unit);
+    let (_, shift) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(error)?;
     let number: u64 = number.parse().map_err(|_| error())?;
     number.checked_mul(1 << shift).ok_or_else(error)
 }
@@ -65,15 +57,7 @@ mod tests {
 
     #[test]
     fn what_is_no_size_is_refused() {
-        for text in [
-            "",
-            "GiB",
-            "-1",
-            "1.5G",
-            "1X",
-            "99999999999999999999",
-            "99999999T",
-        ] {
+        for text in ["", "GiB", "-1", "1.5G", "1X", "99999999999999999999", "99999999T"] {
             assert!(parse(text).is_err(), "{text:?}");
         }
     }

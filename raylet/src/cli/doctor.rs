@@ -43,26 +43,10 @@ struct Check {
 
 impl Check {
     /// Good where `good` holds, else `grade` with the advice.
-    fn new(
-        name: &'static str,
-        finding: String,
-        good: bool,
-        grade: Grade,
-        advice: &'static str,
-    ) -> Check {
+    fn new(name: &'static str, finding: String, good: bool, grade: Grade, advice: &'static str) -> Check {
         match good {
-            true => Check {
-                name,
-                grade: Grade::Good,
-                finding,
-                advice: None,
-            },
-            false => Check {
-                name,
-                grade,
-                finding,
-                advice: Some(advice),
-            },
+            true => Check { name, grade: Grade::Good, finding, advice: None },
+            false => Check { name, grade, finding, advice: Some(advice) },
         }
     }
 }
@@ -84,16 +68,9 @@ pub(super) fn run(options: &Options) -> Result<(), CliError> {
         Format::Json => print_json(&checks),
         Format::Text => print(&text(&checks)),
     }
-    match checks
-        .iter()
-        .filter(|check| check.grade == Grade::Bad)
-        .count()
-    {
+    match checks.iter().filter(|check| check.grade == Grade::Bad).count() {
         0 => Ok(()),
-        bad_count => Err(CliError::Unhealthy {
-            bad_count,
-            count: checks.len(),
-        }),
+        bad_count => Err(CliError::Unhealthy { bad_count, count: checks.len() }),
     }
 }
 
@@ -118,21 +95,14 @@ fn kernel() -> Check {
     let release = machine::kernel_value("/proc/sys/kernel/osrelease");
     let good = machine::kernel_version().is_none_or(|version| version >= (5, 14));
     let finding = release.unwrap_or_else(|| "unknown: /proc is not mounted".to_owned());
-    Check::new(
-        "kernel",
-        finding,
-        good,
-        Grade::Bad,
-        "Linux 5.14 or later is needed",
-    )
+    Check::new("kernel", finding, good, Grade::Bad, "Linux 5.14 or later is needed")
 }
 
 fn huge_pages() -> Check {
     let path = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
     let value = machine::kernel_value(path);
     let choice = value.as_deref().and_then(machine::bracketed);
-    let good =
-        choice.is_some_and(|choice| ["always", "within_size", "advise", "force"].contains(&choice));
+    let good = choice.is_some_and(|choice| ["always", "within_size", "advise", "force"].contains(&choice));
     let finding = match choice {
         Some(choice) => format!("shared memory: {choice}"),
         None => "shared memory: the kernel does not say".to_owned(),
@@ -164,7 +134,7 @@ fn descriptors() -> Check {
     const NEEDED: u64 = 4096;
     let limit = limit(Resource::RLIMIT_NOFILE);
     let good = limit.is_none_or(|limit| limit >= NEEDED);
-    let advice = "each client costs the raylet two: raise the hard limit (ulimit -Hn) to 4096";
+    let advice = "each client costs the raylet one: raise the hard limit (ulimit -Hn) to 4096";
     let finding = limit_text(limit, |limit| limit.to_string());
     Check::new("descriptors", finding, good, Grade::Weak, advice)
 }
@@ -181,39 +151,18 @@ fn memory() -> Check {
     );
     let smallest = [total, group].into_iter().flatten().min();
     let good = smallest.is_none_or(|smallest| smallest >= 256 << 20);
-    Check::new(
-        "memory",
-        finding,
-        good,
-        Grade::Weak,
-        "shared memory counts: give --capacity",
-    )
+    Check::new("memory", finding, good, Grade::Weak, "shared memory counts: give --capacity")
 }
 
 fn shared_memory() -> Check {
     let Ok(stat) = statvfs("/dev/shm") else {
         let advice = "mount a tmpfs of 1 MiB or more on /dev/shm";
-        return Check::new(
-            "/dev/shm",
-            "not there".to_owned(),
-            false,
-            Grade::Bad,
-            advice,
-        );
+        return Check::new("/dev/shm", "not there".to_owned(), false, Grade::Bad, advice);
     };
     let free_bytes = stat.blocks_available() * stat.fragment_size();
-    let finding = format!(
-        "{} free (a door needs {DOOR_BYTES} B)",
-        bytes::show(free_bytes)
-    );
+    let finding = format!("{} free (a door needs {DOOR_BYTES} B)", bytes::show(free_bytes));
     let good = free_bytes >= DOOR_BYTES as u64;
-    Check::new(
-        "/dev/shm",
-        finding,
-        good,
-        Grade::Bad,
-        "it is full: remove what is not needed",
-    )
+    Check::new("/dev/shm", finding, good, Grade::Bad, "it is full: remove what is not needed")
 }
 
 fn mappings() -> Check {
@@ -228,25 +177,14 @@ fn mappings() -> Check {
 
 fn spill_directory() -> Check {
     let base = address::base_directory();
-    let parent = base
-        .ancestors()
-        .find(|path| path.is_dir())
-        .unwrap_or(Path::new("/"));
-    let on_disk = [parent, Path::new("/var/tmp")]
-        .into_iter()
-        .find(|path| !session::is_memory(path));
+    let parent = base.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+    let on_disk = [parent, Path::new("/var/tmp")].into_iter().find(|path| !session::is_memory(path));
     let finding = match on_disk {
         Some(path) => format!("on disk, in {}", path.display()),
         None => format!("{} and /var/tmp are memory", parent.display()),
     };
     let advice = "spilling would free nothing: give --spill-dir on a disk";
-    Check::new(
-        "spill directory",
-        finding,
-        on_disk.is_some(),
-        Grade::Weak,
-        advice,
-    )
+    Check::new("spill directory", finding, on_disk.is_some(), Grade::Weak, advice)
 }
 
 fn sessions() -> Check {
@@ -270,32 +208,21 @@ fn sessions() -> Check {
 /// Doors in /dev/shm; those no session of this base names may belong to another base.
 fn doors() -> Check {
     let prefix = session::own_prefix();
-    let names = std::fs::read_dir("/dev/shm")
-        .into_iter()
-        .flatten()
-        .flatten();
+    let names = std::fs::read_dir("/dev/shm").into_iter().flatten().flatten();
     let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
     let known = known_doors(&address::base_directory());
-    let (own, strange): (Vec<_>, Vec<_>) = names
-        .filter(|name| name.starts_with(&prefix))
-        .partition(|name| known.contains(name));
+    let (own, strange): (Vec<_>, Vec<_>) =
+        names.filter(|name| name.starts_with(&prefix)).partition(|name| known.contains(name));
     let finding = match strange.is_empty() {
         true => format!("{} in /dev/shm", own.len()),
-        false => format!(
-            "{} in /dev/shm; of other session directories: {}",
-            own.len(),
-            strange.join(", ")
-        ),
+        false => format!("{} in /dev/shm; of other session directories: {}", own.len(), strange.join(", ")),
     };
     Check::new("doors", finding, true, Grade::Weak, "")
 }
 
 fn known_doors(base: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(base).into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| session::record(&entry.path()))
-        .map(|record| record.door)
-        .collect()
+    entries.filter_map(|entry| session::record(&entry.path())).map(|record| record.door).collect()
 }
 
 #[cfg(test)]
@@ -312,13 +239,7 @@ mod tests {
 
     #[test]
     fn every_check_ends_with_a_finding() {
-        for check in [
-            kernel(),
-            huge_pages(),
-            locked_memory(),
-            descriptors(),
-            memory(),
-        ] {
+        for check in [kernel(), huge_pages(), locked_memory(), descriptors(), memory()] {
             assert!(!check.finding.is_empty(), "{}", check.name);
         }
         for check in [shared_memory(), mappings(), spill_directory(), doors()] {

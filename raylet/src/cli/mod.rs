@@ -98,18 +98,13 @@ enum CliError {
     #[error("the raylet in the background did not start")]
     NotStarted { exit_code: u8 },
     #[error("cannot {what}")]
-    Io {
-        what: &'static str,
-        source: io::Error,
-    },
+    Io { what: &'static str, source: io::Error },
 }
 
 impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
-            CliError::Session(error) | CliError::Start(StartError::Session(error)) => {
-                session_exit_code(error)
-            }
+            CliError::Session(error) | CliError::Start(StartError::Session(error)) => session_exit_code(error),
             CliError::Address(AddressError::NotRunning { .. }) => 3,
             CliError::Ask(AskError::Address(AddressError::NotRunning { .. })) => 3,
             CliError::Ask(AskError::NoAnswer { .. }) | CliError::StillRunning { .. } => 5,
@@ -177,9 +172,7 @@ fn print_json(value: &impl serde::Serialize) {
 fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // Fails only where a host program has a subscriber already; then that one is used.
     let _ = subscriber.with_ansi(false).try_init();
 }
@@ -196,18 +189,12 @@ mod tests {
 
     #[test]
     fn exit_codes_tell_the_cases_apart() {
-        let running = || SessionError::AlreadyRunning {
-            session: "x".into(),
-            pid: 7,
-        };
+        let running = || SessionError::AlreadyRunning { session: "x".into(), pid: 7 };
         assert_eq!(CliError::from(running()).exit_code(), 4);
         assert_eq!(CliError::from(StartError::from(running())).exit_code(), 4);
         let gone = AddressError::NotRunning { path: "x".into() };
         assert_eq!(CliError::from(AskError::from(gone)).exit_code(), 3);
-        assert_eq!(
-            CliError::from(AskError::NoAnswer { limit_ms: 1 }).exit_code(),
-            5
-        );
+        assert_eq!(CliError::from(AskError::NoAnswer { limit_ms: 1 }).exit_code(), 5);
         assert_eq!(CliError::from(AskError::Closed).exit_code(), 1);
     }
 }

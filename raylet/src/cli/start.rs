@@ -5,10 +5,7 @@
 //! so the reason of a failure is seen. This file must not decide what a raylet does.
 
 use super::{CliError, SessionOptions, bytes, print};
-use crate::bare::BareKeeper;
-use crate::keeper::ObjectKeeper;
-use crate::raylet::{Config, DEFAULT_MAX_CLIENTS, Ender, KeeperFailure, Raylet};
-use crate::session::Session;
+use crate::raylet::{Config, DEFAULT_MAX_CLIENTS, Ender, MAX_CLIENTS_LIMIT, Raylet};
 use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
@@ -19,7 +16,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 
 /// What the background process says before the path of its socket.
 const READY: &str = "ready ";
@@ -39,7 +35,7 @@ pub(super) struct Options {
     spill_dir: Option<PathBuf>,
     /// How many clients there may be at once
     #[arg(long, value_name = "COUNT", default_value_t = DEFAULT_MAX_CLIENTS,
-          value_parser = clap::value_parser!(u32).range(1..=65_535))]
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CLIENTS_LIMIT)))]
     max_clients: u32,
     /// Say on standard output when it serves, then let go of all standard streams
     #[arg(long, hide = true, requires = "foreground")]
@@ -48,10 +44,7 @@ pub(super) struct Options {
 
 pub(super) fn run(options: &Options) -> Result<(), CliError> {
     // Checked here, where the exit code of a bad name is ours to give.
-    options
-        .session
-        .directory()
-        .map_err(crate::session::SessionError::from)?;
+    options.session.directory().map_err(crate::session::SessionError::from)?;
     match options.foreground {
         true => run_here(options),
         false => run_in_background(options),
@@ -66,7 +59,7 @@ fn run_here(options: &Options) -> Result<(), CliError> {
     }
     let signals = block_signals()?;
     raise_descriptor_limit();
-    let raylet = Raylet::start(&config(options)?, make_keeper)?;
+    let raylet = Raylet::start(&config(options)?)?;
     spawn_signal_thread(signals, raylet.ender())?;
     let socket_path = raylet.socket_path();
     match options.announce {
@@ -79,17 +72,6 @@ fn run_here(options: &Options) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The store. The rim's own stand-in until the real one is behind the same trait.
-fn make_keeper(
-    config: &Config,
-    _session: &Session,
-) -> Result<Arc<dyn ObjectKeeper>, KeeperFailure> {
-    Ok(Arc::new(BareKeeper::new(
-        config.capacity_bytes,
-        config.max_clients,
-    )?))
-}
-
 fn config(options: &Options) -> Result<Config, CliError> {
     let default = Config::default();
     Ok(Config {
@@ -98,26 +80,20 @@ fn config(options: &Options) -> Result<Config, CliError> {
         capacity_bytes: options.capacity.unwrap_or(default.capacity_bytes),
         max_clients: options.max_clients,
         spill_parent: absolute(options.spill_dir.as_deref())?,
+        ..default
     })
 }
 
 fn absolute(path: Option<&Path>) -> Result<Option<PathBuf>, CliError> {
     let what = "find the directory for spilled objects";
-    path.map(std::path::absolute)
-        .transpose()
-        .map_err(|source| CliError::Io { what, source })
+    path.map(std::path::absolute).transpose().map_err(|source| CliError::Io { what, source })
 }
 
 /// Blocks the signals that end us, in every thread started from here on; one thread waits for them.
 fn block_signals() -> Result<SigSet, CliError> {
-    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
-        .into_iter()
-        .collect();
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
     let blocked = signals.thread_block();
-    blocked.map_err(|errno| CliError::Io {
-        what: "block signals",
-        source: errno.into(),
-    })?;
+    blocked.map_err(|errno| CliError::Io { what: "block signals", source: errno.into() })?;
     Ok(signals)
 }
 
@@ -130,13 +106,10 @@ fn spawn_signal_thread(signals: SigSet, ender: Ender) -> Result<(), CliError> {
         }
     });
     // Never joined: it ends with the process.
-    spawned.map(drop).map_err(|source| CliError::Io {
-        what: "start a thread",
-        source,
-    })
+    spawned.map(drop).map_err(|source| CliError::Io { what: "start a thread", source })
 }
 
-/// Each client costs two descriptors, a spill one more: take what we are allowed.
+/// Each client costs a descriptor, and one more while it joins: take what we are allowed.
 fn raise_descriptor_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
@@ -157,10 +130,7 @@ fn announce(raylet: &Raylet, socket_path: &Path) -> Result<(), CliError> {
         nix::unistd::dup2_stdout(File::options().write(true).open("/dev/null")?)?;
         Ok(())
     };
-    detach().map_err(|source| CliError::Io {
-        what: "go to the background",
-        source,
-    })
+    detach().map_err(|source| CliError::Io { what: "go to the background", source })
 }
 
 fn run_in_background(options: &Options) -> Result<(), CliError> {
@@ -187,13 +157,7 @@ fn command(options: &Options) -> Result<Command, CliError> {
     let what = "find this executable";
     let executable = std::env::current_exe().map_err(|source| CliError::Io { what, source })?;
     let mut command = Command::new(executable);
-    command.args([
-        "start",
-        "--foreground",
-        "--announce",
-        "--session",
-        &options.session.session,
-    ]);
+    command.args(["start", "--foreground", "--announce", "--session", &options.session.session]);
     command.args(["--max-clients", &options.max_clients.to_string()]);
     if let Some(capacity) = options.capacity {
         command.args(["--capacity", &capacity.to_string()]);
@@ -214,8 +178,5 @@ fn ready_path(child: &mut Child) -> io::Result<Option<String>> {
     let mut line = Vec::new();
     BufReader::new(stdout).read_until(b'\n', &mut line)?;
     let line = std::ffi::OsStr::from_bytes(line.strip_suffix(b"\n").unwrap_or_default());
-    Ok(line
-        .to_string_lossy()
-        .strip_prefix(READY)
-        .map(str::to_owned))
+    Ok(line.to_string_lossy().strip_prefix(READY).map(str::to_owned))
 }

@@ -40,9 +40,7 @@ pub(super) fn run(options: &Options) -> Result<(), CliError> {
 fn ask(directory: &Path) -> Result<StatusReply, AskError> {
     match Asker::connect(directory)?.ask(Status {})? {
         Message::StatusReply(status) => Ok(status),
-        other => Err(AskError::Unexpected {
-            found: other.name(),
-        }),
+        other => Err(AskError::Unexpected { found: other.name() }),
     }
 }
 
@@ -67,45 +65,20 @@ fn text(status: &StatusReply) -> String {
     line("session", status.session.clone());
     line("pid", status.raylet_pid.to_string());
     line("up", format!("{:.1} s", status.uptime_ms as f64 / 1e3));
-    let (used, capacity) = (
-        bytes::show(store.used_bytes),
-        bytes::show(store.capacity_bytes),
-    );
+    let (used, capacity) = (bytes::show(store.used_bytes), bytes::show(store.capacity_bytes));
     line("memory", format!("{used} used of {capacity}"));
-    let (resident, warm) = (
-        bytes::show(store.resident_bytes),
-        bytes::show(store.warm_bytes),
-    );
-    line(
-        "",
-        format!("{resident} allocated, {warm} of it warm and free"),
-    );
-    line(
-        "objects",
-        format!("{} of {} slots", store.object_count, store.slot_count),
-    );
+    let (resident, metadata) = (bytes::show(store.resident_bytes), bytes::show(store.metadata_bytes));
+    line("", format!("{} free", bytes::show(store.free_bytes)));
+    line("", format!("{resident} resident, {metadata} more of tables"));
+    line("objects", format!("{} of {} slots", store.object_count, store.slot_count));
     let spilled = bytes::show(store.spilled_bytes);
-    line(
-        "spilled",
-        format!("{} objects, {spilled}", store.spilled_object_count),
-    );
-    line(
-        "clients",
-        format!("{} of {}", store.client_count, store.max_clients),
-    );
-    let reclaimed = bytes::show(store.reclaimed_bytes);
-    line(
-        "swept",
-        format!(
-            "{} dead clients, {reclaimed} reclaimed",
-            store.swept_client_count
-        ),
-    );
+    line("on disk", format!("{} objects, {spilled}", store.spilled_object_count));
+    let (clients, max) = (store.client_count, store.max_clients);
+    line("clients", format!("{clients} of {max}, the raylet is one"));
+    let (swept, holds) = (store.swept_client_count, store.swept_hold_count);
+    line("swept", format!("{swept} clients, {holds} holds"));
     let bad = status.bad_connection_count;
-    line(
-        "connections",
-        format!("{}, {bad} closed for bad bytes", status.connection_count),
-    );
+    line("connections", format!("{}, {bad} closed for bad bytes", status.connection_count));
     for (name, value) in &store.counters {
         line(name, value.to_string());
     }
@@ -117,15 +90,22 @@ fn door_text(report: &DoorReport) -> String {
         "the raylet (pid {}) does not answer; its door says:\n\
          state            {}\n\
          capacity         {}\n\
-         clients          {} admitted, {} left, {} died\n\
+         clients          {}, {} ever admitted, {} swept with {} holds\n\
+         objects          {} spilled, {} restored, {} evicted\n\
+         resident         {}\n\
          connections      {}, {} closed for bad bytes\n\
          requests         {}\n",
         report.raylet_pid,
         if report.ending { "ending" } else { "serving" },
         bytes::show(report.capacity_bytes),
+        report.clients,
         report.clients_admitted,
-        report.clients_left,
-        report.clients_died,
+        report.clients_swept,
+        report.holds_swept,
+        report.objects_spilled,
+        report.objects_restored,
+        report.objects_evicted,
+        bytes::show(report.resident_bytes),
         report.connections,
         report.bad_connections,
         report.requests,
@@ -145,17 +125,10 @@ mod tests {
             counters: [("gets".to_owned(), 5)].into(),
             ..StoreStatus::default()
         };
-        let status = StatusReply {
-            raylet_pid: 77,
-            store,
-            ..StatusReply::default()
-        };
+        let status = StatusReply { raylet_pid: 77, store, ..StatusReply::default() };
         let text = text(&status);
         assert!(text.contains("pid                  77\n"), "{text}");
-        assert!(
-            text.contains("memory               1.0 MiB used of 2.0 GiB\n"),
-            "{text}"
-        );
+        assert!(text.contains("memory               1.0 MiB used of 2.0 GiB\n"), "{text}");
         assert!(text.ends_with("gets                 5\n"), "{text}");
     }
 }

@@ -34,9 +34,7 @@ pub(super) fn run(options: &Options) -> Result<(), CliError> {
     let record = session::record(&directory);
     let stopped = ask_and_wait(&directory, record.as_ref());
     let stopped = match stopped {
-        Err(error) if options.force && error.exit_code() == 5 => {
-            kill_and_wait(&directory, record.as_ref())
-        }
+        Err(error) if options.force && error.exit_code() == 5 => kill_and_wait(&directory, record.as_ref()),
         other => other,
     };
     // Whoever is dead is swept now, this session or another; a failure is the next sweep's.
@@ -44,10 +42,7 @@ pub(super) fn run(options: &Options) -> Result<(), CliError> {
         tracing::warn!(%error, "a stale session could not be swept");
     }
     stopped?;
-    print(&format!(
-        "the raylet of session {:?} has ended\n",
-        options.session.session
-    ));
+    print(&format!("the raylet of session {:?} has ended\n", options.session.session));
     Ok(())
 }
 
@@ -73,10 +68,7 @@ fn wait_until_free(directory: &Path, record: Option<&Record>) -> Result<(), CliE
         std::thread::sleep(LOOK_AGAIN_DELAY);
     }
     let pid = record.map_or(0, |record| record.pid);
-    Err(CliError::StillRunning {
-        pid,
-        limit_ms: END_TIME.as_millis() as u64,
-    })
+    Err(CliError::StillRunning { pid, limit_ms: END_TIME.as_millis() as u64 })
 }
 
 /// The last resort. The record names pid and start time; both must still be those of a process.
@@ -86,10 +78,7 @@ fn kill_and_wait(directory: &Path, record: Option<&Record>) -> Result<(), CliErr
         match kill(pid, Signal::SIGKILL) {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => {
-                return Err(CliError::Io {
-                    what: "kill the raylet",
-                    source: errno.into(),
-                });
+                return Err(CliError::Io { what: "kill the raylet", source: errno.into() });
             }
         }
     }

@@ -110,8 +110,12 @@ impl Active {
     }
 
     fn occupy(&mut self, granule: usize, count: usize) {
-        for granule in granule..(granule + count).min(GRANULES) {
-            self.free[granule / 64] &= !(1 << (granule % 64));
+        let end = (granule + count).min(GRANULES);
+        let mut at = granule;
+        while at < end {
+            let bits = (64 - at % 64).min(end - at);
+            self.free[at / 64] &= !((u64::MAX >> (64 - bits)) << (at % 64));
+            at += bits;
         }
     }
 }

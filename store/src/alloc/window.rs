@@ -9,7 +9,7 @@ use crate::layout::CHUNK_BYTES;
 use crate::tables::Tables;
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use store_shm::gate::GateError;
 use store_shm::map::WriteWindow;
@@ -21,6 +21,8 @@ pub(crate) struct Window {
     data: Memfd,
     ready: Mutex<Ready>,
     warming: Arc<AtomicBool>,
+    /// The lowest chunk that was warmed ahead, `u32::MAX` before there is one.
+    warm_from: AtomicU32,
 }
 
 /// The right to warm memory; given back when dropped.
@@ -58,7 +60,7 @@ impl Window {
     pub(crate) fn new(data: Memfd, chunks: u32) -> Result<Window, SegmentError> {
         let map = WriteWindow::map(&data)?;
         let words = vec![0; (chunks as usize).div_ceil(64)];
-        Ok(Window { map, data, ready: Mutex::new(Ready { words, punched: 0 }), warming: Arc::default() })
+        Ok(Window { map, data, ready: Mutex::new(Ready { words, punched: 0 }), warming: Arc::default(), warm_from: AtomicU32::new(u32::MAX) })
     }
 
     /// Opens chunks for writing and makes their pages present, where they are not yet.
@@ -82,6 +84,7 @@ impl Window {
         if ready.punched != punched {
             ready.punched = punched;
             ready.words.fill(0);
+            self.warm_from.store(u32::MAX, Ordering::Relaxed);
         }
         ready.holes(chunks)
     }
@@ -91,6 +94,17 @@ impl Window {
         for chunk in chunks {
             ready.words[chunk as usize / 64] |= 1 << (chunk % 64);
         }
+    }
+
+    /// Whether less than half of a reserve of `chunks` is ready below `chunk`.
+    pub(crate) fn runs_short_below(&self, chunk: u32, chunks: u32) -> bool {
+        let from = self.warm_from.load(Ordering::Relaxed);
+        from != 0 && chunk < from.saturating_add(chunks / 2)
+    }
+
+    /// Everything from `chunk` to what was warm already is warm now.
+    pub(crate) fn warmed_from(&self, chunk: u32) {
+        self.warm_from.store(chunk, Ordering::Relaxed);
     }
 
     /// The right to warm memory, for one thread of the process at a time.

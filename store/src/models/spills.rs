@@ -54,7 +54,9 @@ fn assert_whole(world: &World, moved: bool) {
 fn a_spill_against_a_pin() {
     explore(None, || {
         let world = world();
-        let reader = start(&world, |world| drop(read(world, 2)));
+        let reader = start(&world, |world| {
+            read(world, 2);
+        });
         let moved = spill(&world);
         reader.join().unwrap();
         assert_whole(&world, moved);
@@ -68,7 +70,7 @@ fn a_killed_spiller_against_a_pin() {
     explore_ends(Some(2), |writes| {
         let world = world();
         world.give(2, 1, REFERENCE);
-        let killed = start_mortal(&world, writes, |world| drop(spill(world)), |world| world.sweep(3, 1));
+        let killed = start_mortal(&world, writes, |world| { spill(world); }, |world| world.sweep(3, 1));
         read(&world, 2);
         let killed = killed.join().unwrap();
         let moved = world.tables.entry(1).location.load(Ordering::SeqCst) == ON_DISK;

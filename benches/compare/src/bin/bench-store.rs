@@ -15,7 +15,7 @@ use benches_compare::peers::{iceoryx2, limits};
 use benches_compare::report::Report;
 use benches_compare::run::{Bench, Effort, run_work};
 use benches_compare::scratch;
-use benches_compare::work::STORE_WORKS;
+use benches_compare::work::{Peer, STORE_WORKS};
 use clap::{Args, Parser, Subcommand};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -31,6 +31,9 @@ struct Cli {
     /// Leave out peers that are not installed yet.
     #[arg(long)]
     no_install: bool,
+    /// Leave out all peers but ours in another setting.
+    #[arg(long)]
+    alone: bool,
     /// Where the JSON goes; target/bench/store.json of this repository by default.
     #[arg(long)]
     output: Option<PathBuf>,
@@ -124,7 +127,11 @@ fn bench(cli: &Cli) -> Result<(), BenchError> {
             .is_none_or(|only| name.contains(only.as_str()))
     };
     for plan in STORE_WORKS.iter().filter(|plan| wanted(plan.name)) {
-        run_work(plan, &bench, &mut report)?;
+        let peers = plan.peers.iter().copied();
+        let peers: Vec<Peer> = peers
+            .filter(|peer| !cli.alone || *peer == Peer::Itself)
+            .collect();
+        run_work(plan, &peers, &bench, &mut report)?;
     }
     println!("{}", report.table());
     let output = cli

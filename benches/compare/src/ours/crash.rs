@@ -37,6 +37,7 @@ pub(super) fn sweep_rate(bench: &Bench) -> Result<Boxed, BenchError> {
 }
 
 fn nanos_of_death(crowd: &Crowd) -> Result<f64, BenchError> {
+    let swept_before = crowd.store.usage().swept_holds;
     let mut holder = Partner::start("hold", &crowd.store)?;
     holder.talk.tell_objects(&crowd.objects)?;
     holder.talk.hear::<1>()?;
@@ -55,5 +56,15 @@ fn nanos_of_death(crowd: &Crowd) -> Result<f64, BenchError> {
     while crowd.store.clients().iter().any(|client| client.pid == pid) {
         spin_loop();
     }
-    Ok(start.elapsed().as_nanos() as f64)
+    let nanos = start.elapsed().as_nanos() as f64;
+    let found = crowd.store.usage().swept_holds - swept_before;
+    let wanted = crowd.objects.len() as u64;
+    let what = "holds swept";
+    (found >= wanted)
+        .then_some(nanos)
+        .ok_or(BenchError::TooFew {
+            what,
+            found,
+            wanted,
+        })
 }

@@ -49,26 +49,39 @@ pub(super) fn read_for(
 /// Pairs a second of both processes together, or of the harness alone.
 pub(super) fn readers(setting: Setting, bench: &Bench) -> Result<Boxed, BenchError> {
     let crowd = Crowd::new(FEW_LIVE, bench)?;
-    let middle = FEW_LIVE / 2;
     let mut other = Partner::start("read", &crowd.store)?;
-    other.talk.tell_objects(&crowd.objects[middle..=middle])?;
+    other.talk.tell_objects(&crowd.objects[MIDDLE..=MIDDLE])?;
+    let mut readers = Readers { crowd, other };
     let count = bench.effort.count(20);
     Ok(Box::new(move || {
-        let object = &crowd.objects[middle];
-        let alone = || read_for(WINDOW, &crowd.store, object).map(rate);
-        let mut both = || {
-            other.talk.tell(&[WINDOW.as_nanos() as u64])?;
-            let ours = alone()?;
-            let [pairs, nanos] = other.talk.hear()?;
-            Ok(ours + rate((pairs, nanos)))
-        };
         (0..count)
             .map(|_| match setting {
-                Setting::Measured => both(),
-                Setting::Baseline => alone(),
+                Setting::Measured => readers.both(),
+                Setting::Baseline => readers.alone(),
             })
             .collect()
     }))
+}
+
+/// The object that is read.
+const MIDDLE: usize = FEW_LIVE / 2;
+
+struct Readers {
+    crowd: Crowd,
+    other: Partner,
+}
+
+impl Readers {
+    fn alone(&self) -> Result<f64, BenchError> {
+        read_for(WINDOW, &self.crowd.store, &self.crowd.objects[MIDDLE]).map(rate)
+    }
+
+    fn both(&mut self) -> Result<f64, BenchError> {
+        self.other.talk.tell(&[WINDOW.as_nanos() as u64])?;
+        let ours = self.alone()?;
+        let [pairs, nanos] = self.other.talk.hear()?;
+        Ok(ours + rate((pairs, nanos)))
+    }
 }
 
 fn rate((pairs, nanos): (u64, u64)) -> f64 {

@@ -1,7 +1,8 @@
 //! Small objects: gets by handle and by id, puts, a thousand and a million of them alive.
 //!
 //! The one thing to know: the objects of a crowd are all alive and all referred to by the harness
-//! while anything here is timed.
+//! while anything here is timed. A closure takes only the fields it names: what has to live as long
+//! is used through a method.
 
 use store::{CreateError, CreateOptions, GetError, ObjectRef, Store, View};
 
@@ -31,6 +32,22 @@ impl Crowd {
             .collect();
         let objects = objects.map_err(BenchError::store("put"))?;
         Ok(Self { store, objects })
+    }
+
+    fn time_puts(
+        &self,
+        by_handle_only: bool,
+        source: &[u8],
+        batches: usize,
+    ) -> Result<Vec<f64>, BenchError> {
+        let options = CreateOptions {
+            by_handle_only,
+            ..CreateOptions::default()
+        };
+        let put = || self.store.put_with(source, &options);
+        let samples: Result<_, CreateError> =
+            time_batches_of_makings(batches, OPERATIONS_PER_BATCH, put);
+        samples.map_err(BenchError::store("put"))
     }
 
     /// In an order that has nothing to do with where they lie; the same in each run.
@@ -92,14 +109,7 @@ pub(super) fn put(by_handle_only: bool, live: usize, bench: &Bench) -> Result<Bo
     let source = bench.source();
     let batches = bench.effort.count(1_000);
     Ok(Box::new(move || {
-        let options = CreateOptions {
-            by_handle_only,
-            ..CreateOptions::default()
-        };
-        let put = || crowd.store.put_with(&source[..SMALL_BYTES], &options);
-        let samples: Result<_, CreateError> =
-            time_batches_of_makings(batches, OPERATIONS_PER_BATCH, put);
-        samples.map_err(BenchError::store("put"))
+        crowd.time_puts(by_handle_only, &source[..SMALL_BYTES], batches)
     }))
 }
 

@@ -1,0 +1,200 @@
+//! Saying hello: over the socket, once, until the store is joined.
+//!
+//! The one thing to know: the connection is kept until the store is joined and closed then. If it
+//! ends earlier, the raylet takes the admission back; afterwards nobody needs it. This file must not
+//! be needed once a client is in.
+
+use crate::error::ConnectError;
+use raylet_api::address::{self, AddressError};
+use raylet_api::frame::{self, Decoder, PROTOCOL_VERSION};
+use raylet_api::message::{Hello, Message, Want, Welcome};
+use raylet_api::{JobId, TaskId, WELCOME_DESCRIPTORS};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use store::{ClientId, Config, Keeping, LAYOUT_VERSION, Segments, Store};
+use store_shm::fd::{FdError, recv_fds};
+use store_shm::liveness::ProcessId;
+
+/// How long joining may take where nobody says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(10);
+const READ_BYTES: usize = 4 << 10;
+
+/// Whom to join, and as what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectOptions {
+    /// The session's directory.
+    pub directory: PathBuf,
+    /// What this client calls itself in errors and listings; 40 bytes are kept.
+    pub label: String,
+    /// How long joining may take.
+    pub timeout: Duration,
+    /// How long a create waits for room unless it says otherwise.
+    pub create_timeout: Duration,
+}
+
+impl ConnectOptions {
+    /// The session of this name in the user's directory of sessions.
+    pub fn session(name: &str) -> Result<ConnectOptions, ConnectError> {
+        let directory = address::session_directory(&address::base_directory(), name)?;
+        Ok(ConnectOptions::at(directory))
+    }
+
+    /// The session in this directory.
+    pub fn at(directory: impl Into<PathBuf>) -> ConnectOptions {
+        ConnectOptions {
+            directory: directory.into(),
+            label: "driver".to_owned(),
+            timeout: TIMEOUT,
+            create_timeout: Config::default().create_timeout,
+        }
+    }
+}
+
+impl Default for ConnectOptions {
+    /// The user's shared raylet.
+    fn default() -> ConnectOptions {
+        ConnectOptions::at(address::base_directory().join(address::DEFAULT_SESSION))
+    }
+}
+
+/// A client that is in.
+pub(crate) struct Joined {
+    pub(crate) store: Store,
+    pub(crate) job: JobId,
+    pub(crate) session_id: String,
+}
+
+/// Goes in.
+pub(crate) fn join(options: &ConnectOptions) -> Result<Joined, ConnectError> {
+    let mut line = Line::open(options)?;
+    line.send(&hello(&options.label).into())?;
+    let (message, fds) = line.receive()?;
+    let welcome = match message {
+        Message::Welcome(welcome) => welcome,
+        Message::Error(error) => {
+            return Err(ConnectError::Refused { code: error.code, text: error.text, numbers: error.numbers });
+        }
+        other => return Err(unexpected(other.name(), fds.len())),
+    };
+    let count = fds.len();
+    let fds = <[OwnedFd; WELCOME_DESCRIPTORS]>::try_from(fds);
+    let [tables, data, data_read_only] = fds.map_err(|_| unexpected("Welcome", count))?;
+    let segments = Segments { tables, data, data_read_only };
+    // `line` lives to the end of this function: until then the admission stands.
+    attach(segments, welcome, options)
+}
+
+fn attach(segments: Segments, welcome: Welcome, options: &ConnectOptions) -> Result<Joined, ConnectError> {
+    if welcome.layout_version != LAYOUT_VERSION {
+        return Err(ConnectError::Layout { expected: LAYOUT_VERSION, found: welcome.layout_version });
+    }
+    let job = JobId::new(welcome.job);
+    let config = Config {
+        label: options.label.clone(),
+        spill_directory: welcome.spill_directory.as_deref().map(PathBuf::from),
+        create_timeout: options.create_timeout,
+        keeping: Keeping::Daemon,
+        task: Some(*TaskId::driver(job).as_bytes()),
+        ..Config::default()
+    };
+    let store = Store::attach(segments, client_id(&welcome)?, config)?;
+    Ok(Joined { store, job, session_id: welcome.session_id })
+}
+
+fn client_id(welcome: &Welcome) -> Result<ClientId, ConnectError> {
+    let number = u16::try_from(welcome.client_index).ok();
+    let generation = u16::try_from(welcome.client_generation).ok();
+    match (number, generation) {
+        (Some(number), Some(generation)) => Ok(ClientId { number, generation }),
+        _ => Err(ConnectError::ClientNumber { index: welcome.client_index, generation: welcome.client_generation }),
+    }
+}
+
+fn hello(label: &str) -> Hello {
+    let process = ProcessId::current();
+    Hello {
+        protocol_version: u32::from(PROTOCOL_VERSION),
+        pid: process.pid,
+        start_ticks: process.start_ticks,
+        label: label.to_owned(),
+        want: Want::Store,
+    }
+}
+
+fn unexpected(found: &'static str, descriptors: usize) -> ConnectError {
+    ConnectError::Unexpected { found, descriptors, expected_descriptors: WELCOME_DESCRIPTORS }
+}
+
+/// A blocking connection with a deadline.
+struct Line {
+    stream: UnixStream,
+    decoder: Decoder,
+    timeout: Duration,
+    deadline: Option<Instant>,
+}
+
+impl Line {
+    fn open(options: &ConnectOptions) -> Result<Line, ConnectError> {
+        // A time too far away for the clock is no limit.
+        let deadline = Instant::now().checked_add(options.timeout);
+        let stream = address::connect(&options.directory)?;
+        Ok(Line { stream, decoder: Decoder::new(), timeout: options.timeout, deadline })
+    }
+
+    fn send(&mut self, message: &Message) -> Result<(), ConnectError> {
+        let bytes = frame::encode(message)?;
+        let left = self.left()?;
+        let limited = self.stream.set_write_timeout(left);
+        limited.and_then(|()| self.stream.write_all(&bytes)).map_err(|error| self.broken(error))
+    }
+
+    /// The next message, and the descriptors that came with it.
+    fn receive(&mut self) -> Result<(Message, Vec<OwnedFd>), ConnectError> {
+        let (mut bytes, mut fds) = ([0; READ_BYTES], Vec::new());
+        loop {
+            if let Some(message) = self.decoder.next_message()? {
+                return Ok((message, fds));
+            }
+            let left = self.left()?;
+            let limited = self.stream.set_read_timeout(left);
+            limited.map_err(ConnectError::Io)?;
+            let came = recv_fds(self.stream.as_fd(), &mut bytes, WELCOME_DESCRIPTORS);
+            let (count, more) = came.map_err(|error| self.broken(io_error(error)))?;
+            if count == 0 {
+                return Err(ConnectError::Closed);
+            }
+            self.decoder.extend(&bytes[..count]);
+            fds.extend(more);
+        }
+    }
+
+    /// What is left of the time; `None` where there is no limit.
+    fn left(&self) -> Result<Option<Duration>, ConnectError> {
+        let Some(deadline) = self.deadline else {
+            return Ok(None);
+        };
+        match deadline.checked_duration_since(Instant::now()) {
+            Some(left) if !left.is_zero() => Ok(Some(left)),
+            _ => Err(self.no_answer()),
+        }
+    }
+
+    fn broken(&self, error: io::Error) -> ConnectError {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => self.no_answer(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => ConnectError::Closed,
+            _ => ConnectError::Io(error),
+        }
+    }
+
+    fn no_answer(&self) -> ConnectError {
+        ConnectError::NoAnswer { limit_ms: self.timeout.as_millis() as u64 }
+    }
+}
+
+fn io_error(error: FdError) -> io::Error {
+    error.into()
+}

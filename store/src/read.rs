@@ -1,0 +1,124 @@
+//! Reading objects: a pin, a look at the word, a view.
+//!
+//! The one thing to know: the common path is two atomics on the own cell and a few loads; all else
+//! (an entry that is gone, a value on disk, a spiller in the middle) is behind one cold call.
+
+use crate::error::GetError;
+use crate::hold::{Held, PIN, Unsettled};
+use crate::layout::entry::IN_MEMORY;
+use crate::object::{ObjectRef, View};
+use crate::object_id::ObjectId;
+use crate::store::{Inner, Store};
+use crate::sync::Ordering;
+use crate::tables::Handle;
+use crate::wait::Deadline;
+use std::time::Duration;
+use store_shm::gate::GateError;
+
+/// Where a pinned value was found by the rare path.
+struct Found {
+    slot: u32,
+    offset: u64,
+}
+
+impl Store {
+    /// A view of a sealed object, borrowed from the reference.
+    ///
+    /// Brings the bytes back from disk where they are there; fails if the value does not stand yet.
+    #[inline]
+    pub fn view<'a>(&'a self, object: &'a ObjectRef) -> Result<View<'a>, GetError> {
+        let pinned = self.inner.party().pin_referenced(object.handle);
+        self.inner.view_pinned(object.handle, pinned, || self.inner.find_offset(object.handle))
+    }
+
+    /// A view of the sealed object of this id, found through the index.
+    #[inline]
+    pub fn view_by_id(&self, id: &ObjectId) -> Result<View<'_>, GetError> {
+        let Some(handle) = self.inner.tables.find(id) else {
+            return Err(GetError::NotFound { id: *id });
+        };
+        let pinned = self.inner.party().hold_fast(handle, PIN);
+        self.inner.view_pinned(handle, pinned, || self.inner.find_slowly(handle, id))
+    }
+}
+
+impl Inner {
+    #[inline(always)]
+    pub(crate) fn view(&self, handle: Handle) -> Result<View<'_>, GetError> {
+        self.view_pinned(handle, self.party().hold_fast(handle, PIN), || self.find_offset(handle))
+    }
+
+    /// A view by a pin that was just taken.
+    ///
+    /// The rare path hands back two words instead of a view: a result that lives in memory costs
+    /// more here than the two atomics (measured: 9.2 against 6.1 ns).
+    #[inline(always)]
+    fn view_pinned(
+        &self,
+        handle: Handle,
+        pinned: Result<u64, Unsettled>,
+        otherwise: impl FnOnce() -> Result<Found, Box<GetError>>,
+    ) -> Result<View<'_>, GetError> {
+        let location = self.tables.entry(handle.slot).location.load(Ordering::Acquire);
+        let (slot, seen, offset) = match pinned {
+            Ok(seen) if location & IN_MEMORY != 0 => (handle.slot, seen, location & !IN_MEMORY),
+            _ => match otherwise() {
+                Ok(found) => (found.slot, PIN, found.offset),
+                Err(error) => return Err(*error),
+            },
+        };
+        match View::over(self, slot, seen, offset, self.tables.entry(slot).size.load(Ordering::Relaxed)) {
+            Some(view) => Ok(view),
+            None => Err(*self.outside(slot, offset)),
+        }
+    }
+
+    /// By id, when the first look was not enough: the entry may be gone and another in its place.
+    #[cold]
+    fn find_slowly(&self, first: Handle, id: &ObjectId) -> Result<Found, Box<GetError>> {
+        let mut handle = first;
+        loop {
+            match self.find_offset(handle) {
+                Err(error) if matches!(*error, GetError::NotFound { .. }) => {}
+                other => return other,
+            }
+            handle = match self.tables.find(id) {
+                Some(now) if now != handle => now,
+                _ => return Err(Box::new(GetError::NotFound { id: *id })),
+            };
+            let _ = self.party().hold_fast(handle, PIN);
+        }
+    }
+
+    /// The tables say that an object lies where there is no data.
+    #[cold]
+    fn outside(&self, slot: u32, offset: u64) -> Box<GetError> {
+        self.party().release(slot, PIN);
+        let bytes = self.size_of(slot);
+        let source = GateError::OutOfBounds { offset, bytes, limit: self.tables.geometry.capacity_bytes };
+        Box::new(GetError::Corrupt { id: self.id_of(slot), source })
+    }
+
+    /// The pin is in the cell; everything else is still open. Fails without the pin.
+    #[cold]
+    fn find_offset(&self, handle: Handle) -> Result<Found, Box<GetError>> {
+        let party = self.party();
+        let id = self.id_of(handle.slot);
+        match party.settle(handle, PIN) {
+            Held::Gone => return Err(Box::new(GetError::NotFound { id })),
+            Held::NoValue => {
+                party.release(handle.slot, PIN);
+                return Err(Box::new(self.not_sealed(handle, Deadline::after(Duration::ZERO))));
+            }
+            Held::Value => {}
+        }
+        self.tables.entry(handle.slot).used_ms.store(self.now_ms(), Ordering::Relaxed);
+        match self.bring_to_memory(handle) {
+            Ok(offset) => Ok(Found { slot: handle.slot, offset }),
+            Err(error) => {
+                party.release(handle.slot, PIN);
+                Err(Box::new(error))
+            }
+        }
+    }
+}
