@@ -304,6 +304,7 @@ impl Party<'_> {
         if entry.flags.load(Ordering::SeqCst) & FLAG_INDEXED != 0 {
             self.unindex(slot);
         }
+        self.finish_listing(slot);
         self.unlist_children(slot, work);
         self.free_blocks(slot);
         #[cfg(not(feature = "loom"))]

@@ -219,11 +219,11 @@ impl Inner {
         }
         let party = self.party();
         let mut sweep = Sweep::begin(party, dead);
-        while !sweep.is_empty() && !sweep.step(party) {
+        while sweep.clients() > 0 && !sweep.step(party) {
             thread::yield_now();
         }
         if let Some(directory) = &self.tables.files {
-            let _ = crate::spill_file::sweep_temporaries(directory);
+            let _ = crate::spill_file::sweep_temporaries(directory.path());
         }
     }
 

@@ -85,6 +85,8 @@ mod reclaim;
 mod space;
 #[cfg(not(feature = "loom"))]
 mod spill;
+#[cfg(not(feature = "loom"))]
+mod spill_directory;
 mod state;
 #[cfg(not(feature = "loom"))]
 mod store;

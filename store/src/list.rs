@@ -116,14 +116,37 @@ impl Party<'_> {
             return;
         }
         self.turn_to_dropping(container, entry);
-        let mut at = (entry.cursor.load(Ordering::SeqCst) & u64::from(u32::MAX)) as u32;
-        self.finish_change(container, at, Direction::Dropping);
+        let mut at = self.settled_cursor(container, entry);
         while at > 0 {
             let position = at - 1;
             if let Some(child) = self.tables.list_item(container, position) {
                 self.drop_child(container, position, child, work);
             }
             at = position;
+        }
+    }
+
+    /// How many children are counted, once no drop is under way that somebody left half-way. A tag
+    /// goes after the cursor has moved: so a cursor that is still the same after a look that found
+    /// no tag is right.
+    fn settled_cursor(&self, container: u32, entry: &Entry) -> u32 {
+        loop {
+            let before = entry.cursor.load(Ordering::SeqCst);
+            let at = (before & u64::from(u32::MAX)) as u32;
+            let found = self.finish_change(container, at, Direction::Dropping);
+            if !found && entry.cursor.load(Ordering::SeqCst) == before {
+                return at;
+            }
+        }
+    }
+
+    /// Before a child's slot is freed: ends the change that somebody left half-way. Its tag would
+    /// be lost with the slot, and whoever goes on for the container would change a count twice.
+    pub(crate) fn finish_listing(&self, child: u32) {
+        let entry = self.tables.entry(child);
+        let listed = entry.listed.load(Ordering::SeqCst);
+        if listed & TAG_MASK != 0 {
+            self.help(entry, listed);
         }
     }
 

@@ -86,9 +86,9 @@ impl Sweep {
         false
     }
 
-    /// Whether there is anything to do.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.dead.is_empty()
+    /// How many clients are swept.
+    pub(crate) fn clients(&self) -> usize {
+        self.dead.len()
     }
 }
 

@@ -180,9 +180,10 @@ impl Inner {
     pub(crate) fn reclaim(&self) -> usize {
         let dead = self.tables.dead_clients();
         let mut sweep = Sweep::begin(self.party(), &dead);
-        while !sweep.is_empty() && !sweep.step(self.party()) {}
+        let swept = sweep.clients();
+        while swept > 0 && !sweep.step(self.party()) {}
         self.free_what_was_left_empty();
-        dead.len()
+        swept
     }
 
     /// Spans and slabs whose last freer ended between its last bit and the CAS that frees them.

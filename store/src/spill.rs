@@ -109,7 +109,7 @@ impl Inner {
         let Some(directory) = &self.tables.files else { return Ok(()) };
         // Before the file: whoever ends the object, at whatever instant, looks for one.
         entry.flags.fetch_or(FLAG_FILE, Ordering::SeqCst);
-        if directory.join(file_name(handle)).exists() {
+        if directory.path().join(file_name(handle)).exists() {
             return Ok(());
         }
         let id = self.id_of(handle.slot);
@@ -117,7 +117,7 @@ impl Inner {
         let size = entry.size.load(Ordering::Relaxed);
         // Corrupt tables: there is nothing that could be written.
         let Ok(bytes) = crate::object::spillable(self, offset, size, id) else { return Ok(()) };
-        spill_file::write(directory, &file_name(handle), *id.as_bytes(), bytes)
+        spill_file::write(directory.path(), &file_name(handle), *id.as_bytes(), bytes)
     }
 
     /// Where the value of an object lies that this client has pinned; brings it back from disk.
@@ -155,7 +155,7 @@ impl Inner {
         let no_room = |source| GetError::NoRoom { id, source: Box::new(source) };
         let offset = self.block_or_wait(size, handle.slot, None).map_err(no_room)?;
         let mut block = self.unsealed_at(offset, size);
-        let path = self.tables.files.iter().map(|directory| directory.join(file_name(handle))).next().unwrap_or_default();
+        let path = self.tables.files.iter().map(|directory| directory.path().join(file_name(handle))).next().unwrap_or_default();
         let read = spill_file::read_into(&path, *id.as_bytes(), block.bytes_mut());
         let read = read.map_err(|source| GetError::Restore { id, source });
         let offered = read.map(|()| self.party().offer(handle.slot, offset));
@@ -175,7 +175,7 @@ impl Party<'_> {
     /// Removes the file of an object that ends; one that is gone already is no matter.
     pub(crate) fn forget_file(&self, handle: Handle) {
         if let Some(directory) = &self.tables.files
-            && let Err(error) = spill_file::remove(&directory.join(file_name(handle)))
+            && let Err(error) = spill_file::remove(&directory.path().join(file_name(handle)))
         {
             tracing::warn!(%error, "a spill file could not be removed");
         }

@@ -16,13 +16,12 @@ use crate::make::Producer;
 use crate::members::ClientId;
 use crate::object::{Encoding, Object, ObjectRef};
 use crate::object_id::ObjectId;
+use crate::spill_directory::SpillDirectory;
 use crate::sync::Ordering;
 use crate::tables::{Handle, Party, Tables};
 use crate::wait::Deadline;
-use std::fs::DirBuilder;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
@@ -166,7 +165,9 @@ impl Store {
         let view = ReadMap::map(std::os::fd::AsFd::as_fd(&read_only), geometry.capacity_bytes)?;
         let seed = RandomState::new().build_hasher().finish();
         let mut tables = Tables::format(&segment, geometry, seed, clock::coarse_ms(), view)?;
-        tables.files = spill_directory(config.spill_directory.clone())?;
+        if let Some(base) = &config.spill_directory {
+            tables.files = Some(SpillDirectory::create(base, seed)?);
+        }
         let client = tables.admit(ProcessId::current(), &config.label, None, 0)?;
         if config.keeping == Keeping::Threads {
             tables.header().keeper.store(u64::from(client.number) + 1, Ordering::SeqCst);
@@ -182,7 +183,8 @@ impl Store {
         let view = ReadMap::map(std::os::fd::AsFd::as_fd(&read_only), read_only.bytes())?;
         let mut tables = Tables::open(&segment, view)?;
         // Made by whoever made the store, and gone once that has ended: never made again here.
-        tables.files = config.spill_directory.clone();
+        let seed = tables.header().seed.load(Ordering::Relaxed);
+        tables.files = config.spill_directory.as_deref().map(|base| SpillDirectory::join(base, seed));
         Store::join(tables, segment, data, client, config)
     }
 
@@ -328,7 +330,18 @@ impl Store {
 
     /// Whether an object of this id has a value.
     pub fn contains(&self, id: &ObjectId) -> bool {
-        self.inner.tables.find(id).is_some_and(|handle| self.inner.is_ready(handle))
+        let mut before = None;
+        loop {
+            let found = self.inner.tables.find(id);
+            if found.is_some_and(|handle| self.inner.is_ready(handle)) {
+                return true;
+            }
+            // An entry that ended during the walk may have hidden another of the same id.
+            if found.is_none() || found == before {
+                return false;
+            }
+            before = found;
+        }
     }
 
     /// Enters an object that only handles named into the index.
@@ -368,14 +381,6 @@ impl Store {
     pub fn reclaim(&self) -> usize {
         self.inner.reclaim()
     }
-}
-
-fn spill_directory(path: Option<PathBuf>) -> Result<Option<PathBuf>, OpenError> {
-    if let Some(path) = &path {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.map_err(|source| OpenError::SpillDirectory { path: path.clone(), source })?;
-    }
-    Ok(path)
 }
 
 impl Inner {
@@ -459,6 +464,10 @@ impl Drop for Inner {
         let party = self.party();
         self.rest_heaps();
         self.tables.leave(party.me);
+        let is_last = self.tables.clients_in_use().all(|client| self.tables.client(client).is_dead());
+        if let Some(directory) = self.tables.files.as_ref().filter(|_| is_last) {
+            directory.remove();
+        }
         self.tables.ring_keeper();
     }
 }

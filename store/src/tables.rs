@@ -11,6 +11,8 @@ use crate::sync::{Array, AtomicU32, AtomicU64, Ordering};
 #[cfg(not(feature = "loom"))]
 use crate::layout::{client::ClientRecord, header::Header};
 #[cfg(not(feature = "loom"))]
+use crate::spill_directory::SpillDirectory;
+#[cfg(not(feature = "loom"))]
 use store_shm::map::ReadMap;
 
 /// Backs of one chunk. A model uses the first few granules; the rest would cost it dear.
@@ -37,7 +39,7 @@ pub(crate) struct Tables {
     pub(crate) data: ReadMap,
     /// Where spill files are, if anywhere.
     #[cfg(not(feature = "loom"))]
-    pub(crate) files: Option<std::path::PathBuf>,
+    pub(crate) files: Option<SpillDirectory>,
     /// What the containers of a model list, by slot.
     #[cfg(feature = "loom")]
     pub(crate) lists: Vec<Vec<Handle>>,

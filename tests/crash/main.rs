@@ -4,3 +4,7 @@
 //! and how often it stopped; see `tests::stepping` for what that means.
 
 mod basic;
+mod disk;
+mod lists;
+mod promise;
+mod sweep;

@@ -203,7 +203,7 @@ impl Stepper<'_> {
     fn victim_at(&mut self, operation: &mut impl Operation, target: usize) -> Victim {
         if let Some((from, place)) = self.path.way_to(target) {
             let mut victim = self.start(operation);
-            if place.time == 0 && from == 0 || victim.run_to(place.address, place.time + 1) == Step::Stopped && !self.is_done() {
+            if from == 0 || self.run_to(&mut victim, from, place) {
                 (from..target).for_each(|at| self.step(&mut victim, at as u64));
                 return victim;
             }
@@ -215,6 +215,13 @@ impl Stepper<'_> {
         let mut victim = self.start(operation);
         (0..target).for_each(|at| if !self.is_done() { self.step(&mut victim, at as u64) });
         victim
+    }
+
+    fn run_to(&self, victim: &mut Victim, from: usize, place: Place) -> bool {
+        // The instruction that it stands before at first is not stopped at.
+        let is_first = self.path.places[0].address == place.address;
+        let stopped = victim.run_to(place.address, place.time + u64::from(!is_first)) == Step::Stopped;
+        stopped && (!self.is_done() || from + 1 == self.path.places.len())
     }
 
     fn kill_behind_each(&mut self, operation: &mut impl Operation) {

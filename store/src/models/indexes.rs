@@ -81,8 +81,10 @@ fn one_is_found_while_its_neighbour_leaves_and_comes_back() {
         assert_eq!(world.tables.find(&id(1)), Some(stays), "I2: a walk never loses an entry that stays");
         let found = world.tables.find(&id(2));
         assert!(found.is_none_or(|handle| handle.generation == 0), "a found entry has the id of its generation");
+        // A life that ended during the walk may be named: whoever holds it finds that it is over.
         let found = world.tables.find(&id(3));
-        assert!(found.is_none_or(|handle| handle.generation == 1), "a found entry has the id of its generation");
+        let is_over = |handle: Handle| handle.generation == 0 && world.word(2).generation != 0;
+        assert!(found.is_none_or(|handle| handle.generation == 1 || is_over(handle)), "I1: {found:?}");
         other.join().unwrap();
     });
 }

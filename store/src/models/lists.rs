@@ -1,7 +1,7 @@
 //! Models of lists: counts that change exactly once, whoever ends half-way (L1-L3).
 
 use super::{World, explore, explore_ends, start, start_mortal};
-use crate::hold::REFERENCE;
+use crate::hold::{Held, REFERENCE};
 use crate::list::listed_count;
 use crate::state::{Snapshot, State};
 use crate::sync::Ordering;
@@ -136,6 +136,34 @@ fn a_client_killed_while_it_ends_a_container() {
         world.party(2).release(2, REFERENCE);
         world.assert_ended(2);
         world.assert_ended(3);
+        killed
+    });
+}
+
+#[test]
+fn a_child_is_swept_before_the_container_that_was_letting_go_of_it() {
+    explore_ends(Some(2), |writes| {
+        // The child has the lower slot, so its cell is swept first.
+        let mut world = World::new(5, 4, 0);
+        world.tables.lists[2] = vec![Handle { slot: 1, generation: 0 }];
+        world.sealed(1);
+        let writing = Snapshot { state: State::Writing, decider: 1, generation: 0 };
+        world.tables.entry(2).word.store(writing.pack(), Ordering::SeqCst);
+        world.party(1).begin_list(2);
+        world.tables.entry(2).children.store(1, Ordering::SeqCst);
+        world.give(1, 2, REFERENCE);
+        world.party(1).list_children(2);
+        world.tables.entry(2).word.store(Snapshot::sealed(0), Ordering::SeqCst);
+        let world = Arc::new(world);
+        let killed =
+            start_mortal(&world, writes, |world| world.party(1).release(2, REFERENCE), |world| world.sweep(3, 1));
+        // Somebody looks in between, as a reader that came by the child's handle.
+        if world.party(2).hold(Handle { slot: 1, generation: 0 }, REFERENCE) != Held::Gone {
+            world.party(2).release(1, REFERENCE);
+        }
+        let killed = killed.join().unwrap();
+        world.assert_ended(1);
+        world.assert_ended(2);
         killed
     });
 }

@@ -1,0 +1,118 @@
+//! Promises: an entry without a value, and whoever gives it one.
+
+use store::{CreateError, ObjectRef};
+use tests::alone;
+use tests::stepping::{Operation, Plan, drive};
+use tests::world::{World, check_content, id_of, look, put, try_put};
+
+const PROMISED: u64 = 1;
+const MIB: u64 = 1 << 20;
+
+/// Names an object before there is one, then makes it.
+#[derive(Default)]
+struct PromiseAndPut {
+    made: Option<ObjectRef>,
+}
+
+impl Operation for PromiseAndPut {
+    fn run(&mut self, world: &World) {
+        let promise = world.store.promise(&id_of(PROMISED)).expect("there is room");
+        match put(&world.store, id_of(PROMISED), 100) {
+            Ok(object) => self.made = Some(object),
+            Err(CreateError::DuplicateObject { .. }) => self.made = Some(promise),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn verify(&mut self, world: &World) {
+        let made = self.made.take().expect("it ran");
+        check_content(&id_of(PROMISED), &world.store.view(&made).expect("it is sealed"));
+    }
+
+    fn beside(&mut self, world: &World) {
+        look(&world.store, &id_of(PROMISED));
+        drop(world.store.promise(&id_of(PROMISED)).expect("there is room"));
+    }
+
+    fn after(&mut self, world: &World) {
+        assert!(world.store.lookup(&id_of(PROMISED)).is_none(), "a promise that nobody holds is still there");
+        assert!(try_put(&world.store, id_of(PROMISED), 100), "its id cannot be given again");
+    }
+}
+
+/// Makes what the test has promised; survivors do the same.
+#[derive(Default)]
+struct Adopt {
+    promise: Option<ObjectRef>,
+}
+
+impl Operation for Adopt {
+    fn prepare(&mut self, world: &World) {
+        self.promise = Some(world.store.promise(&id_of(PROMISED)).expect("there is room"));
+    }
+
+    fn run(&mut self, world: &World) {
+        try_put(&world.store, id_of(PROMISED), 100);
+    }
+
+    fn beside(&mut self, world: &World) {
+        look(&world.store, &id_of(PROMISED));
+        let promise = self.promise.as_ref().expect("prepared");
+        assert_eq!(promise.is_ready(), world.store.view(promise).is_ok(), "a value that stands cannot be viewed");
+        try_put(&world.store, id_of(PROMISED), 100);
+    }
+
+    fn after(&mut self, world: &World) {
+        let promise = self.promise.as_ref().expect("prepared");
+        if !promise.is_ready() {
+            assert!(try_put(&world.store, id_of(PROMISED), 100), "a promise whose writer died cannot be kept");
+        }
+        check_content(&id_of(PROMISED), &world.store.view(promise).expect("the value stands"));
+    }
+
+    fn clean(&mut self, _: &World) {
+        self.promise = None;
+    }
+}
+
+/// Lets go of a promise that nobody else holds.
+#[derive(Default)]
+struct Forsake {
+    promise: Option<ObjectRef>,
+}
+
+impl Operation for Forsake {
+    fn prepare(&mut self, world: &World) {
+        self.promise = Some(world.store.promise(&id_of(PROMISED)).expect("there is room"));
+    }
+
+    fn hand_over(&mut self, _: &World) {
+        self.promise = None;
+    }
+
+    fn run(&mut self, _: &World) {
+        self.promise = None;
+    }
+
+    fn beside(&mut self, world: &World) {
+        try_put(&world.store, id_of(PROMISED), 100);
+        look(&world.store, &id_of(PROMISED));
+    }
+
+    fn after(&mut self, world: &World) {
+        assert!(world.store.lookup(&id_of(PROMISED)).is_none(), "a promise that nobody holds is still there");
+        assert!(try_put(&world.store, id_of(PROMISED), 100), "its id cannot be given again");
+    }
+}
+
+alone!(promise_and_put {
+    drive("promise, put", World::new(4 * MIB), PromiseAndPut::default(), Plan::EVERY);
+});
+
+alone!(adopt_a_promise {
+    drive("put what was promised", World::new(4 * MIB), Adopt::default(), Plan::EVERY);
+});
+
+alone!(forsake_a_promise {
+    drive("last release of a promise", World::new(4 * MIB), Forsake::default(), Plan::EVERY);
+});
