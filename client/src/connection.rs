@@ -5,7 +5,7 @@
 //! be needed once a client is in.
 
 use crate::error::ConnectError;
-use raylet_api::address::{self, AddressError};
+use raylet_api::address;
 use raylet_api::frame::{self, Decoder, PROTOCOL_VERSION};
 use raylet_api::message::{Hello, Message, Want, Welcome};
 use raylet_api::{JobId, TaskId, WELCOME_DESCRIPTORS};

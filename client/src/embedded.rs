@@ -4,8 +4,8 @@
 //! so it needs no socket itself. This file must not know how a raylet works.
 
 use crate::Client;
+use raylet::raylet::FIRST_JOB;
 use raylet::{Config, Raylet, StartError};
-use raylet_api::JobId;
 use std::path::PathBuf;
 
 impl Client {
@@ -14,11 +14,13 @@ impl Client {
     /// [`Config::embedded`] is a session of its own. Others join by
     /// [`ConnectOptions::at`](crate::ConnectOptions::at) the [`Client::session_directory`].
     pub fn embedded(config: &Config) -> Result<Client, StartError> {
-        let raylet = Raylet::start(config)?;
-        let job = JobId::new(raylet.next_job());
-        let store = raylet.store().clone();
-        store.derive_in(*raylet_api::TaskId::driver(job).as_bytes());
-        Ok(Client { store, job, session_id: raylet.session().record().session_id.clone(), raylet: Some(raylet) })
+        let raylet = Raylet::start(&Config { is_driver: true, ..config.clone() })?;
+        Ok(Client {
+            store: raylet.store().clone(),
+            job: FIRST_JOB,
+            session_id: raylet.session().record().session_id.clone(),
+            raylet: Some(raylet),
+        })
     }
 
     /// Where others find the raylet of this process; `None` where it has none.

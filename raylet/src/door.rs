@@ -439,7 +439,7 @@ mod tests {
         assert!(seen.report().ending);
         drop(door);
         assert!(matches!(Door::attach(&name.0), Err(DoorError::Missing { .. })));
-        assert_eq!(seen.report().clients_died, 3);
+        assert_eq!(seen.report().requests, 3);
         Door::remove(&name.0).unwrap();
     }
 

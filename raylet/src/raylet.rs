@@ -6,7 +6,7 @@
 use crate::door::{Door, DoorError, DoorState};
 use crate::server::{self, Shared};
 use crate::session::{Session, SessionError};
-use raylet_api::address;
+use raylet_api::{JobId, TaskId, address};
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -28,8 +28,9 @@ pub struct Config {
     pub capacity_bytes: u64,
     /// Clients there may be at once, besides the raylet itself; at most [`MAX_CLIENTS_LIMIT`].
     pub max_clients: u32,
-    /// What the raylet calls itself among the clients of its store.
-    pub label: String,
+    /// The process that starts the raylet is a driver: the raylet's own connection to the store is
+    /// the driver's, and has the first job.
+    pub is_driver: bool,
     /// Where the spill directory is made; `None` lets the session choose.
     pub spill_parent: Option<PathBuf>,
 }
@@ -41,7 +42,7 @@ impl Default for Config {
             session: address::DEFAULT_SESSION.to_owned(),
             capacity_bytes: crate::machine::default_capacity_bytes(),
             max_clients: DEFAULT_MAX_CLIENTS,
-            label: "raylet".to_owned(),
+            is_driver: false,
             spill_parent: None,
         }
     }
@@ -52,14 +53,12 @@ impl Config {
     pub fn embedded() -> Config {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        Config {
-            session: format!("driver-{}-{count}", std::process::id()),
-            label: "driver".to_owned(),
-            ..Config::default()
-        }
+        Config { session: format!("driver-{}-{count}", std::process::id()), is_driver: true, ..Config::default() }
     }
 }
 
+/// The job of the driver in whose process a raylet runs.
+pub const FIRST_JOB: JobId = JobId::new(1);
 /// Clients at once where nobody says otherwise.
 pub const DEFAULT_MAX_CLIENTS: u32 = 4096;
 /// The most there can be: number 0 is nobody's, and the raylet itself has one.
@@ -133,7 +132,7 @@ impl Raylet {
         let mut raylet = Raylet {
             socket_thread: None,
             store,
-            job_count: Arc::default(),
+            job_count: Arc::new(AtomicU32::new(u32::from(config.is_driver))),
             end: Arc::new(Notify::new()),
             door: Arc::new(door),
             session,
@@ -145,11 +144,6 @@ impl Raylet {
     /// The raylet's own connection to its store.
     pub fn store(&self) -> &Store {
         &self.store
-    }
-
-    /// A number for a job of this process; clients that come over the socket get theirs there.
-    pub fn next_job(&self) -> u32 {
-        self.job_count.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// The session.
@@ -223,7 +217,8 @@ fn make_store(config: &Config, session: &Session) -> Result<Store, OpenError> {
     Store::in_process(store::Config {
         capacity_bytes: config.capacity_bytes,
         max_clients: u64::from(max_clients) + 2,
-        label: config.label.clone(),
+        label: if config.is_driver { "driver" } else { "raylet" }.to_owned(),
+        task: config.is_driver.then(|| *TaskId::driver(FIRST_JOB).as_bytes()),
         spill_directory: Some(session.spill_directory().to_owned()),
         keeping: Keeping::Threads,
         ..store::Config::default()

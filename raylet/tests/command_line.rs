@@ -87,14 +87,14 @@ fn a_raylet_starts_answers_and_stops_without_a_trace() {
     let record = shell.record("default").unwrap();
     let status = shell.check(&["status"], 0);
     assert!(status.contains(&format!("pid                  {}\n", record.pid)), "{status}");
-    assert!(status.contains("0 of 5"), "{status}");
+    assert!(status.contains("1 of 6"), "{status}");
     let json = shell.check(&["status", "--format", "json"], 0);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["store"]["capacity_bytes"], 8 << 20);
     let json = shell.check(&["memory", "--format", "json"], 0);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["objects"], serde_json::json!([]));
-    assert!(shell.check(&["memory"], 0).contains("0 objects, 0 B; 0 clients"));
+    assert!(shell.check(&["memory"], 0).contains("0 objects, 0 B; 1 clients"));
     assert!(Path::new("/dev/shm").join(&record.door).exists());
     assert!(shell.check(&["stop"], 0).contains("has ended"));
     assert!(record.raylet().is_dead() || !session::is_held(&shell.directory).unwrap());

@@ -1,4 +1,4 @@
-//! The raylet in this process: greetings, bad bytes, deaths, many connections, the door.
+//! The raylet in this process: greetings, admissions, bad bytes, many connections, the door.
 //!
 //! The one thing to know: each test has a directory of its own and a raylet that ends with it. The
 //! only waiting is for messages and for the kernel; nothing sleeps.
@@ -6,9 +6,8 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use raylet::ask::{AskError, Asker};
-use raylet::bare::BareKeeper;
 use raylet::door::{Door, DoorReport};
-use raylet::{Config, ObjectKeeper, Raylet};
+use raylet::{Config, Raylet};
 use raylet_api::frame::{Decoder, FRAME_BYTES_MAX, PROTOCOL_VERSION};
 use raylet_api::message::*;
 use std::io::{Read, Write};
@@ -16,7 +15,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 
 const CAPACITY_BYTES: u64 = 1 << 20;
 const MAX_CLIENTS: u32 = 128;
@@ -77,12 +75,9 @@ fn start(base: &Path, max_clients: u32) -> Raylet {
         capacity_bytes: CAPACITY_BYTES,
         max_clients,
         spill_parent: None,
+        is_driver: false,
     };
-    let keeper = |config: &Config, _: &_| {
-        let keeper = BareKeeper::new(config.capacity_bytes, config.max_clients)?;
-        Ok(Arc::new(keeper) as Arc<dyn ObjectKeeper>)
-    };
-    Raylet::start(&config, keeper).unwrap()
+    Raylet::start(&config).unwrap()
 }
 
 fn hello(label: &str) -> Hello {
@@ -133,58 +128,47 @@ fn a_client_is_welcomed_with_its_segments() {
     let world = World::new();
     let stream = world.stream();
     let (welcome, fds) = greet(&stream);
-    assert_eq!((welcome.client_index, welcome.client_generation), (0, 1));
-    assert_eq!((welcome.capacity_bytes, welcome.max_clients), (CAPACITY_BYTES, MAX_CLIENTS));
+    // Number 0 is nobody's, 1 the raylet's.
+    assert_eq!((welcome.client_index, welcome.client_generation, welcome.job), (2, 1, 1));
+    assert_eq!((welcome.capacity_bytes, welcome.max_clients), (CAPACITY_BYTES, MAX_CLIENTS + 1));
     assert_eq!(welcome.session_id, world.raylet.session().record().session_id);
     assert!(Path::new(&welcome.spill_directory.unwrap()).is_dir());
     let [_tables, data, data_read_only] = fds.try_into().unwrap();
     let sizes = [&data, &data_read_only].map(|fd| nix::sys::stat::fstat(fd).unwrap().st_size);
     assert_eq!(sizes, [CAPACITY_BYTES as i64; 2]);
     assert!(nix::unistd::write(&data_read_only, b"x").is_err());
-    assert_eq!(world.status().client_count, 1);
+    assert_eq!(world.status().client_count, 2);
 }
 
 #[test]
-fn a_client_says_hello_once_and_goodbye_once() {
+fn a_connection_says_hello_once() {
     let world = World::new();
     let mut asker = world.asker();
-    assert_eq!(refusal(&mut asker, Goodbye {}).code, ErrorCode::NotAdmitted);
-    assert_eq!(refusal(&mut asker, ReserveHint { bytes: 1 }).code, ErrorCode::NotAdmitted);
-    welcome(&mut asker, &"ä".repeat(100));
+    welcome(&mut asker, "first");
     assert_eq!(refusal(&mut asker, hello("again")).code, ErrorCode::AlreadyAdmitted);
-    asker.send(ReserveHint { bytes: 7 }).unwrap();
-    let Message::ClientsReply(page) = asker.ask(ListClients { cursor: 0, count_max: 9 }).unwrap() else {
-        panic!("no page");
-    };
-    assert_eq!(page.clients[0].label, "ä".repeat(LABEL_BYTES_MAX / 2));
-    assert_eq!(page.clients[0].pid, std::process::id());
-    assert_eq!(asker.ask(Goodbye {}).unwrap(), Farewell {}.into());
-    assert_eq!(refusal(&mut asker, Goodbye {}).code, ErrorCode::NotAdmitted);
-    world.wait_for(|status| status.client_count == 0);
-    assert_eq!(world.status().counters["left_client_count"], 1);
-    assert_eq!(world.status().counters["reserved_bytes"], 7);
-    assert_eq!(world.status().swept_client_count, 0);
-    assert_eq!(world.report().clients_left, 1);
-    // The row is free and the connection may be used again.
-    assert_eq!(welcome(&mut asker, "back").client_generation, 2);
+    assert_eq!(world.status().client_count, 2);
 }
 
 #[test]
-fn the_end_of_a_connection_is_not_the_end_of_a_client() {
+fn an_admission_is_taken_back_with_its_connection() {
     let world = World::new();
     let mut asker = world.asker();
-    welcome(&mut asker, "client");
+    let first = welcome(&mut asker, "never joins");
     drop(asker);
-    // The raylet has seen the end of that connection when only the asker's own is open.
-    let connections = || match world.asker().ask(Status {}).unwrap() {
-        Message::StatusReply(status) => status.connection_count,
-        other => panic!("{}", other.name()),
-    };
-    while connections() != 1 {
-        std::thread::yield_now();
-    }
+    world.wait_for(|status| status.client_count == 1);
+    let again = welcome(&mut world.asker(), "next");
+    assert_eq!(again.client_index, first.client_index);
+    assert_eq!(again.client_generation, first.client_generation + 1);
+    assert_eq!(again.job, first.job + 1);
+    assert_eq!(world.report().clients_admitted, 2);
+}
+
+#[test]
+fn who_sees_itself_under_another_pid_is_not_let_in() {
+    let world = World::new();
+    let stranger = Hello { pid: 1, ..hello("in a namespace of its own") };
+    assert_eq!(refusal(&mut world.asker(), stranger).code, ErrorCode::PeerInvisible);
     assert_eq!(world.status().client_count, 1);
-    assert_eq!(world.report().clients_died, 0);
 }
 
 #[test]
@@ -203,15 +187,14 @@ fn another_version_is_refused_with_both_numbers() {
 #[test]
 fn a_full_client_table_says_how_many_there_are() {
     let world = World::with_clients(2);
-    let mut askers = [world.asker(), world.asker(), world.asker()];
-    let [first, second, third] = &mut askers;
-    welcome(first, "first");
-    welcome(second, "second");
-    let error = refusal(third, hello("third"));
-    assert_eq!((error.code, error.numbers["max_clients"]), (ErrorCode::TooManyClients, 2));
-    first.ask(Goodbye {}).unwrap();
-    world.wait_for(|status| status.client_count == 1);
-    welcome(third, "third");
+    let mut askers = vec![world.asker(), world.asker(), world.asker()];
+    welcome(&mut askers[0], "first");
+    welcome(&mut askers[1], "second");
+    let error = refusal(&mut askers[2], hello("third"));
+    assert_eq!((error.code, error.numbers["max_clients"]), (ErrorCode::TooManyClients, 3));
+    drop(askers.remove(0));
+    world.wait_for(|status| status.client_count == 2);
+    welcome(&mut askers[1], "third");
 }
 
 /// Sends bytes that are no frame; says what came back before the end.
@@ -240,11 +223,11 @@ fn bad_bytes_end_their_own_connection_only() {
     let another_version = [5, 0, 0, 0, 3, 0, 7, 0, 0x80];
     let error = send_bad(&world, &another_version);
     assert_eq!((error.code, error.numbers["found"]), (ErrorCode::UnsupportedVersion, 7));
-    let error = refusal(&mut bystander, Farewell {});
-    assert_eq!((error.code, error.numbers["kind"]), (ErrorCode::UnexpectedMessage, 4));
+    let error = refusal(&mut bystander, Ending { client_count: 0 });
+    assert_eq!((error.code, error.numbers["kind"]), (ErrorCode::UnexpectedMessage, 10));
     bystander.ask(Status {}).unwrap();
     assert_eq!(world.report().bad_connections, 6);
-    assert_eq!(world.status().client_count, 1);
+    assert_eq!(world.status().client_count, 2);
 }
 
 #[test]
@@ -268,22 +251,13 @@ fn a_frame_may_come_in_single_bytes_and_several_at_once() {
 fn a_hundred_connections_are_served_at_once() {
     let world = World::new();
     let mut askers: Vec<_> = (0..100).map(|_| world.asker()).collect();
-    for (index, asker) in (0_u32..).zip(&mut askers) {
+    for (index, asker) in (2_u32..).zip(&mut askers) {
         assert_eq!(welcome(asker, &format!("client {index}")).client_index, index);
     }
     for asker in askers.iter_mut().rev() {
         asker.ask(Status {}).unwrap();
     }
-    let mut pages = Vec::new();
-    let mut cursor = Some(0);
-    while let Some(from) = cursor {
-        let Message::ClientsReply(page) = askers[0].ask(ListClients { cursor: from, count_max: 30 }).unwrap() else {
-            panic!("no page");
-        };
-        pages.push(page.clients.len());
-        cursor = page.next_cursor;
-    }
-    assert_eq!(pages, [30, 30, 30, 10]);
+    assert_eq!(world.status().client_count, 101);
     assert_eq!(world.report().clients_admitted, 100);
 }
 
@@ -318,25 +292,20 @@ fn client_process() {
 }
 
 #[test]
-fn a_killed_client_is_given_up_by_the_kernels_word() {
+fn a_process_that_dies_before_it_joins_is_swept() {
     let world = World::new();
-    let mut children = [spawn_client(world.directory()), spawn_client(world.directory())];
+    let mut child = spawn_client(world.directory());
     assert_eq!(world.status().client_count, 2);
-    children[0].kill().unwrap();
+    // A stopped process is not dead, and nobody waits for it.
+    let pid = Pid::from_raw(child.id() as i32);
+    kill(pid, Signal::SIGSTOP).unwrap();
+    welcome(&mut world.asker(), "bystander");
+    world.wait_for(|status| status.client_count == 2);
+    child.kill().unwrap();
     world.wait_for(|status| status.client_count == 1);
-    // Not reaped yet: a dead process counts as dead before its parent looks.
-    children[0].wait().unwrap();
-    // A stopped one is not dead, and nobody waits for it.
-    let stopped = Pid::from_raw(children[1].id() as i32);
-    kill(stopped, Signal::SIGSTOP).unwrap();
-    welcome(&mut world.asker(), "third");
-    assert_eq!(world.status().client_count, 2);
-    kill(stopped, Signal::SIGCONT).unwrap();
-    // An end without goodbye is one, however polite.
-    drop(children[1].stdin.take());
-    children[1].wait().unwrap();
-    world.wait_for(|status| status.client_count == 1);
-    assert_eq!((world.status().swept_client_count, world.report().clients_died), (2, 2));
+    // Not reaped until here: a dead process counts as dead before its parent looks.
+    child.wait().unwrap();
+    assert_eq!(world.status().swept_client_count, 2);
 }
 
 #[test]
@@ -346,7 +315,7 @@ fn a_raylet_ends_on_request_and_leaves_nothing() {
     let seen = Door::attach(&door).unwrap();
     let mut asker = Asker::connect(raylet.session().directory()).unwrap();
     welcome(&mut asker, "client");
-    assert_eq!(asker.ask(Shutdown {}).unwrap(), Ending { client_count: 1 }.into());
+    assert_eq!(asker.ask(Shutdown {}).unwrap(), Ending { client_count: 2 }.into());
     raylet.wait().unwrap();
     assert!(matches!(asker.receive(), Err(AskError::Closed)));
     assert!(seen.report().ending);

@@ -109,7 +109,7 @@ pub struct HolderShare {
     pub pid: u32,
     /// What it called itself.
     pub label: String,
-    /// Bytes of objects that it holds.
+    /// Bytes of objects in memory that it holds.
     pub held_bytes: u64,
     /// Bytes of these that it has live views of, so that they cannot move to disk.
     pub pinned_bytes: u64,

@@ -229,6 +229,8 @@ impl Party<'_> {
             let condemned = snapshot.condemned(self.me)?;
             if self.outlives_its_holds(entry, evict) || self.is_shared(entry) && self.is_held(slot) {
                 self.rescue(entry, word, snapshot);
+                #[cfg(not(feature = "loom"))]
+                self.note_use(entry);
                 return None;
             }
             if let Err(now) = entry.word.compare_exchange(word, condemned, Ordering::SeqCst, Ordering::SeqCst) {
@@ -261,6 +263,16 @@ impl Party<'_> {
     /// may spare the condemnation.
     fn is_shared(&self, entry: &Entry) -> bool {
         entry.holders.load(Ordering::SeqCst) & !self.class() != 0 || crate::list::listed_count(entry) > 0
+    }
+
+    /// The last release of a cached object is its last use, by which room is made.
+    #[cfg(not(feature = "loom"))]
+    fn note_use(&self, entry: &Entry) {
+        if entry.flags.load(Ordering::Relaxed) & FLAG_CACHED != 0 {
+            let epoch_ms = self.tables.header().epoch_ms.load(Ordering::Relaxed);
+            let now_ms = store_shm::clock::coarse_ms().wrapping_sub(epoch_ms) as u32;
+            entry.used_ms.store(now_ms, Ordering::Relaxed);
+        }
     }
 
     fn outlives_its_holds(&self, entry: &Entry, evict: bool) -> bool {

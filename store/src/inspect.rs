@@ -149,11 +149,13 @@ impl Inner {
         self.holders_of(slot).map(holder).collect()
     }
 
-    /// What each client keeps, in bytes of values.
+    /// What each client keeps in memory, in bytes of values: neither what is on disk counts nor what
+    /// has no block yet.
     pub(crate) fn holder_shares(&self) -> Vec<HolderShare> {
         let mut shares: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
         for slot in self.living_slots() {
-            let size = self.size_of(slot);
+            let in_memory = self.tables.entry(slot).location.load(Ordering::SeqCst) & IN_MEMORY != 0;
+            let size = if in_memory { self.size_of(slot) } else { 0 };
             for (client, holds) in self.holders_of(slot) {
                 let share = shares.entry(client).or_default();
                 share.0 += size;

@@ -103,18 +103,16 @@ impl Store {
     pub fn create(&self, size: u64, options: &CreateOptions) -> Result<ObjectWriter, CreateError> {
         let draft = self.inner.draft(size, options).map_err(|error| *error)?;
         let unsealed = self.inner.unsealed(draft);
-        Ok(ObjectWriter { store: self.clone(), draft, unsealed, checksum: options.checksum, is_open: true })
+        let references = options.references.to_vec();
+        Ok(ObjectWriter { store: self.clone(), draft, unsealed, _references: references, checksum: options.checksum, is_open: true })
     }
 
     fn finish(&self, draft: Draft, checksum: bool) -> ObjectRef {
         let entry = self.inner.tables.entry(draft.handle.slot);
         let has_list = entry.children.load(Ordering::Relaxed) != 0;
         self.inner.before_seal(draft, checksum, has_list);
-        if entry.flags.load(Ordering::Relaxed) & FLAG_INDEXED == 0 {
-            self.inner.seal_unfound(draft.handle);
-        } else {
-            self.inner.seal_found(draft.handle);
-        }
+        // Always with the bell: its id may be deleted by now, and somebody waits by reference.
+        self.inner.seal_found(draft.handle);
         self.inner.want_warm_after(draft);
         ObjectRef { inner: Arc::clone(&self.inner), handle: draft.handle }
     }
@@ -354,6 +352,7 @@ impl Inner {
     #[cold]
     fn not_entered(&self, handle: Handle) -> Box<CreateError> {
         let id = self.id_of(handle.slot);
+        self.tables.entry(handle.slot).flags.fetch_and(!(FLAG_CACHED | FLAG_NAMED), Ordering::SeqCst);
         self.party().release(handle.slot, REFERENCE);
         Box::new(CreateError::DuplicateObject { id })
     }
@@ -396,6 +395,8 @@ pub struct ObjectWriter {
     store: Store,
     draft: Draft,
     unsealed: Unsealed,
+    /// Counted at seal, so held until then (L3).
+    _references: Vec<ObjectRef>,
     checksum: bool,
     is_open: bool,
 }

@@ -251,3 +251,67 @@ impl Party<'_> {
     }
 }
 
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::members::ClientId;
+    use crate::{Config, Keeping, Store};
+    use store_shm::liveness::ProcessId;
+
+    fn store() -> Store {
+        let config = Config { capacity_bytes: 1 << 20, max_clients: 8, keeping: Keeping::Inline, ..Config::default() };
+        Store::in_process(config).expect("a small store")
+    }
+
+    /// A client whose process the kernel does not know.
+    fn dead(store: &Store) -> ClientId {
+        let nobody = ProcessId { pid: (1 << 22) - 1, start_ticks: 1 };
+        store.admit(nobody, "dead").expect("there are numbers")
+    }
+
+    fn living(store: &Store) -> ClientId {
+        let client = store.admit(ProcessId::current(), "living").expect("there are numbers");
+        store.inner.tables.join(client, ProcessId::current()).expect("it was just admitted");
+        client
+    }
+
+    #[test]
+    fn one_sweeper_at_a_time_sweeps_a_dead_client() {
+        let store = store();
+        let (dead, other) = (dead(&store), living(&store));
+        let party = store.inner.party();
+        let other = Party { tables: party.tables, me: other.number };
+        assert!(!party.may_sweep(other.me), "R1: it lives");
+        assert!(other.may_sweep(dead.number));
+        assert!(!party.may_sweep(dead.number) && !other.may_sweep(dead.number), "R3");
+        party.tables.release_number(dead.number);
+        assert!(!party.may_sweep(dead.number), "R1: nobody has the number");
+    }
+
+    #[test]
+    fn a_sweepers_successor_in_its_number_is_not_taken_for_it() {
+        let store = store();
+        let (dead, sweeper) = (dead(&store), living(&store));
+        let party = store.inner.party();
+        assert!(Party { tables: party.tables, me: sweeper.number }.may_sweep(dead.number));
+        // The sweeper ends in the middle of it, is swept itself, and its number has a new owner.
+        party.tables.leave(sweeper.number);
+        let mut sweep = Sweep::begin(party, &[sweeper.number]);
+        while !sweep.step(party) {}
+        let successor = living(&store);
+        assert_eq!(successor.number, sweeper.number);
+        assert!(party.may_sweep(dead.number), "R3");
+    }
+
+    #[test]
+    fn an_admission_is_dismissed_once_and_only_before_it_is_used() {
+        let store = store();
+        let (joined, unused) = (living(&store), store.admit(ProcessId::current(), "unused").expect("a number"));
+        assert!(!store.dismiss(joined) && store.dismiss(unused) && !store.dismiss(unused));
+        assert!(store.inner.tables.join(unused, ProcessId::current()).is_err());
+        assert_eq!(store.reclaim(), 1);
+        let again = store.admit(ProcessId::current(), "again").expect("a number");
+        assert_eq!((again.number, again.generation), (unused.number, unused.generation + 1));
+    }
+}

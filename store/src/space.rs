@@ -77,8 +77,9 @@ impl Inner {
             return true;
         }
         // What rests empty goes back to everybody, for instance to a run of large size.
+        let free_before = self.tables.free_chunks();
         self.rest_heaps();
-        if self.evict(bytes) > 0 {
+        if self.tables.free_chunks() > free_before || self.evict(bytes) > 0 {
             return true;
         }
         self.keeping == Keeping::Inline && self.tables.files.is_some() && self.spill(bytes) > 0

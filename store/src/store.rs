@@ -182,6 +182,10 @@ impl Store {
         let read_only = Memfd::from_fd(segments.data_read_only)?;
         let view = ReadMap::map(std::os::fd::AsFd::as_fd(&read_only), read_only.bytes())?;
         let mut tables = Tables::open(&segment, view)?;
+        let expected_bytes = tables.geometry.capacity_bytes;
+        if data.bytes() != expected_bytes {
+            return Err(LayoutError::DataSize { bytes: data.bytes(), expected_bytes }.into());
+        }
         // Made by whoever made the store, and gone once that has ended: never made again here.
         let seed = tables.header().seed.load(Ordering::Relaxed);
         tables.files = config.spill_directory.as_deref().map(|base| SpillDirectory::join(base, seed));

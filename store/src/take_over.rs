@@ -5,9 +5,13 @@
 //! the cell cleared. So a sweeper that ends half-way leaves its own cell, and its own name, behind.
 
 use crate::hold::Work;
+use crate::layout::entry::{FLAG_CACHED, FLAG_CHECKSUM, FLAG_ENCODING, FLAG_NAMED, FLAG_VALIDATED};
 use crate::state::{Snapshot, State};
 use crate::sync::{Ordering, yield_now};
 use crate::tables::Party;
+
+/// Flags that a creator sets and a promise does not have.
+const OF_A_VALUE: u32 = FLAG_ENCODING | FLAG_CACHED | FLAG_NAMED | FLAG_VALIDATED | FLAG_CHECKSUM;
 
 impl Party<'_> {
     /// Takes over whatever the dead decided about a slot, clears its cell, decides anew.
@@ -62,6 +66,9 @@ impl Party<'_> {
         entry.children.store(0, Ordering::SeqCst);
         entry.location.store(0, Ordering::SeqCst);
         entry.list.store(0, Ordering::SeqCst);
+        // Nor is what it was to be: a promise lives as long as somebody holds it.
+        entry.size.store(0, Ordering::SeqCst);
+        entry.flags.fetch_and(!OF_A_VALUE, Ordering::SeqCst);
         entry.word.store(snapshot.to(State::Promised, 0), Ordering::SeqCst);
     }
 }

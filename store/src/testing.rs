@@ -4,7 +4,7 @@ use crate::alloc::{MEDIUM_GRANULE, SMALL_GRANULE};
 use crate::hold::{DECIDING, HOLDS};
 use crate::inspect::Usage;
 use crate::layout::chunk::Kind;
-use crate::layout::entry::{FLAG_INDEXED, IN_MEMORY};
+use crate::layout::entry::{FLAG_DELETED, FLAG_INDEXED, IN_MEMORY};
 use crate::layout::{CHUNK_BYTES, GRANULES};
 use crate::object::ObjectRef;
 use crate::state::{Snapshot, State};
@@ -35,7 +35,8 @@ fn check_entry(inner: &Inner, slot: u32) -> u64 {
             assert!(cell & HOLDS == 0 || class == 1, "H3: client {client} holds slot {slot} unseen");
         }
     }
-    if entry.flags.load(Ordering::SeqCst) & FLAG_INDEXED != 0 {
+    // Who deletes may end between taking the entry out of the index and saying so.
+    if entry.flags.load(Ordering::SeqCst) & (FLAG_INDEXED | FLAG_DELETED) == FLAG_INDEXED {
         let handle = Handle { slot, generation: word.generation };
         assert_eq!(inner.tables.find(&inner.id_of(slot)), Some(handle), "I1: slot {slot} is not found by its id");
     }
@@ -98,6 +99,18 @@ impl Store {
     /// Lets the heap's active spans rest, so that a client without objects owns nothing.
     pub fn rest(&self) {
         self.inner.rest_heaps();
+    }
+
+    /// Whether the bytes of an object are known to be valid in its encoding.
+    pub fn is_validated(&self, object: &ObjectRef) -> bool {
+        self.inner.is_validated(object.handle)
+    }
+
+    /// Ends this client as a kill would: what it holds stays in its row for a sweep, and nothing
+    /// that is dropped from now on gives anything back.
+    pub fn abandon(&self) {
+        let me = self.inner.me.swap(0, Ordering::SeqCst);
+        self.inner.tables.leave(me as u16);
     }
 
     /// Clients that the kernel says are dead and that are not swept yet.

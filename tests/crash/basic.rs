@@ -340,7 +340,7 @@ alone!(create_medium {
 });
 
 alone!(create_large {
-    drive("create 2 MiB", World::new(8 * MIB), Create { bytes: 2 * MIB, seals: true }, Plan { stride: 1, library_stride: 5 });
+    drive("create 2 MiB", World::new(8 * MIB), Create { bytes: 2 * MIB, seals: true }, Plan::LOOPS);
 });
 
 alone!(create_and_abort {
@@ -372,11 +372,11 @@ alone!(last_release_of_a_large_object {
 });
 
 alone!(put_and_free {
-    drive("put and free, three times", World::new(4 * MIB), PutAndFree, Plan { stride: 1, library_stride: 3 });
+    drive("put and free, three times", World::new(4 * MIB), PutAndFree, Plan::LOOPS);
 });
 
 alone!(create_without_room {
-    drive("create without room", World::new(MIB), TooLarge, Plan { stride: 1, library_stride: 11 });
+    drive("create without room", World::new(MIB), TooLarge, Plan::LOOPS);
 });
 
 alone!(create_of_a_taken_id {
@@ -392,5 +392,5 @@ alone!(publish {
 });
 
 alone!(evict {
-    drive("evict", World::new(MIB), Evict, Plan { stride: 1, library_stride: 11 });
+    drive("evict", World::new(MIB), Evict, Plan::LOOPS);
 });

@@ -105,16 +105,16 @@ impl Operation for FreeOnDisk {
 }
 
 /// Frees and removes files in libraries and kernel; what is stepped there touches no shared word.
-const FILES: Plan = Plan { stride: 2, library_stride: 17 };
+const FILES: Plan = Plan { visits: 4, library_visits: 1 };
 
 alone!(spill {
-    drive("spill", World::new(4 * MIB), Spill::default(), FILES);
+    drive("spill", World::with_disk(4 * MIB), Spill::default(), FILES);
 });
 
 alone!(restore {
-    drive("restore", World::new(4 * MIB), Restore::default(), FILES);
+    drive("restore", World::with_disk(4 * MIB), Restore::default(), FILES);
 });
 
 alone!(free_on_disk {
-    drive("free on disk", World::new(4 * MIB), FreeOnDisk::default(), FILES);
+    drive("free on disk", World::with_disk(4 * MIB), FreeOnDisk::default(), FILES);
 });

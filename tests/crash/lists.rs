@@ -154,7 +154,7 @@ impl Operation for FreeNested {
 }
 
 alone!(make_a_container {
-    drive("put a container of three", World::new(4 * MIB), Make, Plan { stride: 1, library_stride: 3 });
+    drive("put a container of three", World::new(4 * MIB), Make, Plan::EVERY);
 });
 
 alone!(read_a_container {

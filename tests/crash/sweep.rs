@@ -70,6 +70,6 @@ impl Operation for Sweep {
 }
 
 alone!(sweep {
-    let plan = Plan { stride: 1, library_stride: 7 };
+    let plan = Plan::LOOPS;
     drive("sweep", World::new(MIB), Sweep { is_ready: SharedWords::new(1) }, plan);
 });

@@ -18,6 +18,7 @@ pub fn alone(name: &str, body: impl FnOnce()) {
     }
     let binary = std::env::current_exe().expect("a running program has a path");
     let status = Command::new(binary)
+        .env("RUST_BACKTRACE", "0")
         .args([name, "--exact", "--nocapture", "--include-ignored", "--test-threads=1"])
         .env(MARK, name)
         .stdout(Stdio::null())

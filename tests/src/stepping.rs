@@ -10,7 +10,7 @@ use crate::process::{Step, Victim, alarm, code_ranges, stay_on_one_processor};
 use crate::shared::SharedWords;
 use crate::world::World;
 use nix::sys::wait::WaitStatus;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ const PATIENCE_SECONDS: u32 = 20;
 /// A victim that is disturbed behind each instruction may retry this often before it is left alone.
 const RETRIES: u64 = 10;
 /// How far before an instruction a breakpoint is looked for, from which to step there.
-const LOOK_BACK: usize = 64;
+const LOOK_BACK: usize = 4096;
 
 /// One operation of a victim, and what others do and find meanwhile and afterwards.
 pub trait Operation {
@@ -46,15 +46,17 @@ pub trait Operation {
 /// Behind which instructions an operation is interrupted.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Each of this program's own: 1. Each third: 3.
-    pub stride: u64,
-    /// Of those in libraries, which touch no shared word.
-    pub library_stride: u64,
+    /// Of an instruction of this program that is executed often: the first so many times, and the last.
+    pub visits: u64,
+    /// The same for libraries, which touch no shared word but to copy bytes.
+    pub library_visits: u64,
 }
 
 impl Plan {
-    /// Every instruction.
-    pub const EVERY: Plan = Plan { stride: 1, library_stride: 1 };
+    /// Every instruction, every time.
+    pub const EVERY: Plan = Plan { visits: u64::MAX, library_visits: u64::MAX };
+    /// Every instruction, where long loops look at tables that nobody changes meanwhile.
+    pub const LOOPS: Plan = Plan { visits: 6, library_visits: 1 };
 }
 
 /// What was done.
@@ -68,7 +70,7 @@ pub struct Tally {
     pub stops: u64,
     /// Stops of the one victim that was stopped behind each instruction.
     pub disturbances: u64,
-    /// Victims that went another way than the first one, and were stepped from the beginning.
+    /// Victims that went another way than the first one, and were tried anew.
     pub lost: u64,
     /// Steps in all.
     pub steps: u64,
@@ -129,13 +131,16 @@ impl Path {
         let ranges = code_ranges();
         let mut times: HashMap<u64, u64> = HashMap::new();
         let mut path = Path::default();
-        for (at, &address) in addresses.iter().enumerate() {
+        for &address in addresses {
             let time = times.entry(address).or_default();
             let can_break = ranges.iter().any(|range| range.contains(&address));
             path.places.push(Place { address, time: *time, can_break });
             *time += 1;
-            let stride = if ranges[0].contains(&address) { plan.stride } else { plan.library_stride };
-            if (at as u64).is_multiple_of(stride) {
+        }
+        for (at, place) in path.places.iter().enumerate() {
+            let visits = if ranges[0].contains(&place.address) { plan.visits } else { plan.library_visits };
+            let left = times[&place.address] - 1 - place.time;
+            if place.time < visits || left < visits || at + 1 == addresses.len() {
                 path.targets.push(at);
             }
         }
@@ -145,9 +150,17 @@ impl Path {
     /// The cheapest place to run to in order to step to `target` from there: each passing of a
     /// breakpoint stops the victim twice.
     fn way_to(&self, target: usize) -> Option<(usize, Place)> {
-        let near = target.saturating_sub(LOOK_BACK)..=target;
-        let places = near.map(|at| (at, self.places[at])).filter(|(_, place)| place.can_break && place.time < LOOK_BACK as u64);
+        let places = self.places_before(target).filter(|(_, place)| place.can_break);
         places.min_by_key(|(at, place)| 2 * place.time as usize + target - at)
+    }
+
+    /// The last place before `target` that is passed once: reached however often loops ran.
+    fn sure_way_to(&self, target: usize) -> Option<(usize, Place)> {
+        self.places_before(target).find(|(_, place)| place.can_break && place.time == 0)
+    }
+
+    fn places_before(&self, target: usize) -> impl Iterator<Item = (usize, Place)> + '_ {
+        (target.saturating_sub(LOOK_BACK)..=target).rev().map(|at| (at, self.places[at]))
     }
 }
 
@@ -201,13 +214,14 @@ impl Stepper<'_> {
 
     /// A fresh victim that stands behind `target` instructions of its way.
     fn victim_at(&mut self, operation: &mut impl Operation, target: usize) -> Victim {
-        if let Some((from, place)) = self.path.way_to(target) {
+        for way in [self.path.way_to(target), self.path.sure_way_to(target)] {
+            let Some((from, place)) = way else { continue };
             let mut victim = self.start(operation);
             if from == 0 || self.run_to(&mut victim, from, place) {
-                (from..target).for_each(|at| self.step(&mut victim, at as u64));
+                (from..target).for_each(|at| if !self.is_done() { self.step(&mut victim, at as u64) });
                 return victim;
             }
-            // It went another way, which depends on the instant or on addresses.
+            // It went another way, which depends on the instant or on what others left behind.
             drop(victim);
             self.settle(operation, "lost", target as u64);
             self.tally.lost += 1;
@@ -248,10 +262,13 @@ impl Stepper<'_> {
     fn disturb_behind_each(&mut self, operation: &mut impl Operation) {
         let mut victim = self.start(operation);
         let most = self.tally.instructions * RETRIES;
+        let is_target: HashSet<u64> = self.path.targets.iter().map(|&target| target as u64).collect();
         let mut at = 0;
         while !self.is_done() && at < most {
-            self.work_beside(operation, at);
-            self.tally.disturbances += 1;
+            if at > self.tally.instructions || is_target.contains(&at) {
+                self.work_beside(operation, at);
+                self.tally.disturbances += 1;
+            }
             self.step(&mut victim, at);
             at += 1;
         }

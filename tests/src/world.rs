@@ -102,20 +102,29 @@ pub struct World {
     /// Objects that nothing may harm.
     pub neighbours: Vec<Neighbour>,
     calm: Calm,
-    files: TempDir,
+    files: Option<TempDir>,
 }
 
 
 
 impl World {
-    /// A world in a store of that capacity, without threads; it spills into a directory of its own.
+    /// A world in a store of that capacity, without threads and without a disk.
     pub fn new(capacity_bytes: u64) -> World {
+        World::over(capacity_bytes, None)
+    }
+
+    /// A world that spills into a directory of its own.
+    pub fn with_disk(capacity_bytes: u64) -> World {
         let files = tempfile::tempdir().expect("a test has a directory for temporary files");
+        World::over(capacity_bytes, Some(files))
+    }
+
+    fn over(capacity_bytes: u64, files: Option<TempDir>) -> World {
         let config = Config {
             capacity_bytes,
             max_clients: 16,
             label: "crash test".to_owned(),
-            spill_directory: Some(files.path().to_path_buf()),
+            spill_directory: files.as_ref().map(|files| files.path().to_path_buf()),
             create_timeout: Duration::ZERO,
             keeping: Keeping::Inline,
             ..Config::default()
@@ -174,8 +183,10 @@ impl World {
         drop(neighbours);
         check_empty(&store);
         drop(store);
-        let left = std::fs::read_dir(files.path()).expect("the spill directory is still there").count();
-        assert_eq!(left, 0, "spill files are left");
+        if let Some(files) = files {
+            let left = std::fs::read_dir(files.path()).expect("the spill directory is still there").count();
+            assert_eq!(left, 0, "spill files are left");
+        }
     }
 }
 

@@ -21,9 +21,7 @@ pub const OTHER_CORE: usize = 1;
 /// Keeps this process on one core; a machine without that core keeps it where it was.
 pub fn pin_to_core(core: usize) {
     let mut cores = CpuSet::new();
-    let pinned = cores
-        .set(core)
-        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &cores));
+    let pinned = cores.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &cores));
     if let Err(error) = pinned {
         eprintln!("not pinned to core {core}: {error}");
     }

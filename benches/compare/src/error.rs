@@ -100,17 +100,11 @@ impl BenchError {
 
     /// Names the step at which the store refused.
     pub fn store<E: Error + Send + Sync + 'static>(step: &'static str) -> impl FnOnce(E) -> Self {
-        move |source| Self::Store {
-            step,
-            source: Box::new(source),
-        }
+        move |source| Self::Store { step, source: Box::new(source) }
     }
 
     /// As [`BenchError::system`], for an error number.
     pub fn errno(step: &'static str) -> impl FnOnce(nix::Error) -> Self {
-        move |number| Self::System {
-            step,
-            source: number.into(),
-        }
+        move |number| Self::System { step, source: number.into() }
     }
 }

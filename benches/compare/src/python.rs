@@ -41,11 +41,7 @@ pub struct Environments {
 impl Environments {
     /// Environments under `root`, one directory each.
     pub fn new(root: PathBuf, may_install: bool) -> Self {
-        Self {
-            root,
-            may_install,
-            ready: RefCell::default(),
-        }
+        Self { root, may_install, ready: RefCell::default() }
     }
 
     /// The peer's interpreter, installed first where it is missing; a failure is remembered.
@@ -64,67 +60,36 @@ impl Environments {
             return Err(BenchError::NotInstalled { peer: peer.name });
         }
         install(peer, &directory)?;
-        fs::write(&marker, wanted)
-            .map_err(BenchError::system("marking an environment as ready"))?;
+        fs::write(&marker, wanted).map_err(BenchError::system("marking an environment as ready"))?;
         Ok(directory.join("bin/python"))
     }
 
     /// Starts the peer's script.
     pub fn start(&self, peer: PythonPeer) -> Result<Script, BenchError> {
         let interpreter = self.interpreter(peer)?;
-        let script =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("peers/{}_peer.py", peer.name));
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("peers/{}_peer.py", peer.name));
         Script::start(peer.name, &interpreter, &script)
     }
 }
 
 fn any_interpreter() -> Result<PathBuf, BenchError> {
     let runs = |name: &&str| {
-        Command::new(name)
-            .arg("--version")
-            .stdout(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success())
+        Command::new(name).arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success())
     };
     let found = INTERPRETERS.iter().find(|name| runs(name));
-    found
-        .map(PathBuf::from)
-        .ok_or(BenchError::NotInstalled { peer: "python3" })
+    found.map(PathBuf::from).ok_or(BenchError::NotInstalled { peer: "python3" })
 }
 
 fn install(peer: PythonPeer, directory: &Path) -> Result<(), BenchError> {
-    eprintln!(
-        "installing {} into {}",
-        peer.requirements.join(" "),
-        directory.display()
-    );
-    run_installer(
-        peer,
-        Command::new(any_interpreter()?)
-            .args(["-m", "venv", "--clear"])
-            .arg(directory),
-    )?;
+    eprintln!("installing {} into {}", peer.requirements.join(" "), directory.display());
+    run_installer(peer, Command::new(any_interpreter()?).args(["-m", "venv", "--clear"]).arg(directory))?;
     let mut pip = Command::new(directory.join("bin/python"));
-    run_installer(
-        peer,
-        pip.args(["-m", "pip", "install", "--quiet"])
-            .args(peer.requirements),
-    )
+    run_installer(peer, pip.args(["-m", "pip", "install", "--quiet"]).args(peer.requirements))
 }
 
 fn run_installer(peer: PythonPeer, command: &mut Command) -> Result<(), BenchError> {
-    let status = command
-        .stdin(Stdio::null())
-        .status()
-        .map_err(BenchError::system("an installer"))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(BenchError::Install {
-            peer: peer.name,
-            status,
-        })
-    }
+    let status = command.stdin(Stdio::null()).status().map_err(BenchError::system("an installer"))?;
+    if status.success() { Ok(()) } else { Err(BenchError::Install { peer: peer.name, status }) }
 }
 
 /// What a script is asked for.
@@ -161,48 +126,27 @@ impl Script {
             .spawn()
             .map_err(BenchError::system("a peer's script"))?;
         let commands = process.stdin.take();
-        let answers = BufReader::new(
-            process
-                .stdout
-                .take()
-                .expect("its output was asked to be a pipe"),
-        );
-        let mut started = Self {
-            peer,
-            process,
-            commands,
-            answers,
-        };
+        let answers = BufReader::new(process.stdout.take().expect("its output was asked to be a pipe"));
+        let mut started = Self { peer, process, commands, answers };
         started.answer()?;
         Ok(started)
     }
 
     /// Nanoseconds of each of `count` times the operation.
     pub fn ask(&mut self, operation: &str, count: usize) -> Result<Vec<f64>, BenchError> {
-        let mut line =
-            serde_json::to_string(&Request { operation, count }).expect("two plain fields");
+        let mut line = serde_json::to_string(&Request { operation, count }).expect("two plain fields");
         line.push('\n');
-        let commands = self
-            .commands
-            .as_mut()
-            .expect("open until the script is dropped");
-        commands
-            .write_all(line.as_bytes())
-            .map_err(BenchError::system("a command to a peer"))?;
+        let commands = self.commands.as_mut().expect("open until the script is dropped");
+        commands.write_all(line.as_bytes()).map_err(BenchError::system("a command to a peer"))?;
         self.answer()
     }
 
     fn answer(&mut self) -> Result<Vec<f64>, BenchError> {
         let mut line = String::new();
-        self.answers
-            .read_line(&mut line)
-            .map_err(BenchError::system("a peer's answer"))?;
+        self.answers.read_line(&mut line).map_err(BenchError::system("a peer's answer"))?;
         match serde_json::from_str::<Answer>(&line) {
             Ok(answer) => Ok(answer.nanos),
-            Err(_) => Err(BenchError::Answer {
-                peer: self.peer,
-                answer: line.trim().to_owned(),
-            }),
+            Err(_) => Err(BenchError::Answer { peer: self.peer, answer: line.trim().to_owned() }),
         }
     }
 }

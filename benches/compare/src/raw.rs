@@ -31,11 +31,9 @@ pub struct SharedPages {
 impl SharedPages {
     /// Fresh pages that nobody has touched.
     pub fn untouched(bytes: usize) -> Result<Self, BenchError> {
-        let memory = memfd_create(c"bench-limit", MFdFlags::MFD_CLOEXEC)
-            .map_err(BenchError::errno("memfd_create"))?;
+        let memory = memfd_create(c"bench-limit", MFdFlags::MFD_CLOEXEC).map_err(BenchError::errno("memfd_create"))?;
         let file = File::from(memory);
-        file.set_len(bytes as u64)
-            .map_err(BenchError::system("the size of a memfd"))?;
+        file.set_len(bytes as u64).map_err(BenchError::system("the size of a memfd"))?;
         Self::map(file)
     }
 
@@ -59,9 +57,7 @@ impl SharedPages {
     }
 
     fn map(file: File) -> Result<Self, BenchError> {
-        let map = MmapOptions::new()
-            .map_raw(&file)
-            .map_err(BenchError::system("mmap"))?;
+        let map = MmapOptions::new().map_raw(&file).map_err(BenchError::system("mmap"))?;
         // A machine without huge pages refuses the advice and needs none.
         let _ = map.advise(Advice::NoHugePage);
         Ok(Self { file, map })
@@ -69,32 +65,16 @@ impl SharedPages {
 
     /// Where another process of this user finds these pages as long as this one lives.
     pub fn path(&self) -> PathBuf {
-        PathBuf::from(format!(
-            "/proc/{}/fd/{}",
-            std::process::id(),
-            self.file.as_raw_fd()
-        ))
+        PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()))
     }
 
     /// Copies `source` to `offset` as `memcpy` does.
     pub fn copy_in(&self, offset: usize, source: &[u8]) {
-        let end = offset
-            .checked_add(source.len())
-            .expect("an offset within a mapping");
-        assert!(
-            end <= self.map.len(),
-            "a copy to {offset}..{end} of {} bytes",
-            self.map.len()
-        );
+        let end = offset.checked_add(source.len()).expect("an offset within a mapping");
+        assert!(end <= self.map.len(), "a copy to {offset}..{end} of {} bytes", self.map.len());
         // SAFETY: 1. the assert keeps the destination inside the mapping; 2. the source is a slice,
         // and no reference into the mapping's bytes exists, so they do not overlap.
-        unsafe {
-            ptr::copy_nonoverlapping(
-                source.as_ptr(),
-                self.map.as_mut_ptr().add(offset),
-                source.len(),
-            )
-        }
+        unsafe { ptr::copy_nonoverlapping(source.as_ptr(), self.map.as_mut_ptr().add(offset), source.len()) }
     }
 
     /// All pages as 64-bit words.
@@ -117,15 +97,7 @@ impl SharedPages {
 /// Sleeps while the word holds `expected`; returns early at times, as the kernel does.
 pub fn futex_wait(word: &AtomicU32, expected: u32) {
     // SAFETY: the word is valid for the call; the time-out is absent; the result says only why we woke.
-    unsafe {
-        libc::syscall(
-            libc::SYS_futex,
-            word.as_ptr(),
-            libc::FUTEX_WAIT,
-            expected,
-            ptr::null::<libc::timespec>(),
-        )
-    };
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, ptr::null::<libc::timespec>()) };
 }
 
 /// Wakes one who waits for the word.
@@ -144,11 +116,7 @@ pub enum LmdbMap {
 }
 
 /// Opens an LMDB environment in a directory of our own; never synced, as fits a directory in memory.
-pub fn open_lmdb(
-    directory: &Path,
-    map_bytes: usize,
-    map: LmdbMap,
-) -> Result<Env<WithTls>, heed::Error> {
+pub fn open_lmdb(directory: &Path, map_bytes: usize, map: LmdbMap) -> Result<Env<WithTls>, heed::Error> {
     let mut flags = EnvFlags::NO_SYNC | EnvFlags::NO_META_SYNC;
     if map == LmdbMap::Writable {
         flags |= EnvFlags::WRITE_MAP | EnvFlags::MAP_ASYNC;
@@ -179,9 +147,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "a copy to")]
     fn a_copy_past_the_end_is_refused() {
-        SharedPages::untouched(PAGE_BYTES)
-            .expect("pages")
-            .copy_in(PAGE_BYTES - 1, &[0; 2]);
+        SharedPages::untouched(PAGE_BYTES).expect("pages").copy_in(PAGE_BYTES - 1, &[0; 2]);
     }
 
     #[test]

@@ -37,12 +37,7 @@ pub struct Report {
 
 impl Report {
     /// Adds the rows of one work: one for each peer, or one alone.
-    pub fn add(
-        &mut self,
-        plan: &WorkPlan,
-        ours: Option<&Summary>,
-        peers: &[(Peer, Option<Summary>)],
-    ) {
+    pub fn add(&mut self, plan: &WorkPlan, ours: Option<&Summary>, peers: &[(Peer, Option<Summary>)]) {
         if peers.is_empty() {
             self.push(plan, plan.name.to_owned(), ours, None, None);
         }
@@ -61,40 +56,21 @@ impl Report {
         peer: Option<&Summary>,
         peer_name: Option<&'static str>,
     ) {
-        let ratio = ours
-            .zip(peer)
-            .map(|(ours, peer)| plan.unit.ratio(ours.median, peer.median));
+        let ratio = ours.zip(peer).map(|(ours, peer)| plan.unit.ratio(ours.median, peer.median));
         let mut line = vec![name.clone(), plan.unit.name().to_owned()];
         line.extend(columns(plan.unit, ours));
         line.extend(columns(plan.unit, peer));
         line.push(ratio.map_or_else(dash, figure));
         self.lines.push(line);
         let (ours, peer) = (ours.map(|s| s.median), peer.map(|s| s.median));
-        self.rows.push(Row {
-            name,
-            unit: plan.unit.name(),
-            ours,
-            peer,
-            peer_name,
-            ratio,
-        });
+        self.rows.push(Row { name, unit: plan.unit.name(), ours, peer, peer_name, ratio });
     }
 
     /// The table for people.
     pub fn table(&self) -> String {
         let mut table = Table::new();
         table.load_preset(presets::ASCII_MARKDOWN);
-        table.set_header([
-            "work, peer",
-            "unit",
-            "ours p50",
-            "p99",
-            "p99.9",
-            "peer p50",
-            "p99",
-            "p99.9",
-            "ratio",
-        ]);
+        table.set_header(["work, peer", "unit", "ours p50", "p99", "p99.9", "peer p50", "p99", "p99.9", "ratio"]);
         table.add_rows(&self.lines);
         for column in table.column_iter_mut().skip(2) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -107,8 +83,7 @@ impl Report {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory).map_err(BenchError::system("the result's directory"))?;
         }
-        let json =
-            serde_json::to_vec_pretty(self).expect("rows have string keys and finite numbers");
+        let json = serde_json::to_vec_pretty(self).expect("rows have string keys and finite numbers");
         fs::write(path, json).map_err(BenchError::system("the result"))
     }
 }
@@ -119,17 +94,9 @@ fn columns(unit: Unit, summary: Option<&Summary>) -> [String; 3] {
         return [dash(), dash(), dash()];
     };
     let tail = |value| {
-        if unit == Unit::Nanoseconds {
-            figure(value)
-        } else {
-            dash()
-        }
+        if unit == Unit::Nanoseconds { figure(value) } else { dash() }
     };
-    [
-        figure(summary.median),
-        tail(summary.p99),
-        tail(summary.p999),
-    ]
+    [figure(summary.median), tail(summary.p99), tail(summary.p999)]
 }
 
 fn dash() -> String {
@@ -151,33 +118,17 @@ mod tests {
     use crate::work::STORE_WORKS;
 
     fn summary(median: f64) -> Summary {
-        Summary {
-            median,
-            p99: median,
-            p999: median,
-            sample_count: 1,
-        }
+        Summary { median, p99: median, p999: median, sample_count: 1 }
     }
 
     #[test]
     fn a_peer_that_could_not_run_leaves_nulls() {
         let mut report = Report::default();
-        report.add(
-            &STORE_WORKS[0],
-            Some(&summary(10.0)),
-            &[(Peer::Plasma, None)],
-        );
-        report.add(
-            &STORE_WORKS[0],
-            Some(&summary(10.0)),
-            &[(Peer::RmwPair, Some(summary(7.5)))],
-        );
+        report.add(&STORE_WORKS[0], Some(&summary(10.0)), &[(Peer::Plasma, None)]);
+        report.add(&STORE_WORKS[0], Some(&summary(10.0)), &[(Peer::RmwPair, Some(summary(7.5)))]);
         report.add(&STORE_WORKS[16], None, &[]);
         let json = serde_json::to_value(&report).expect("serializable");
-        assert_eq!(
-            json["rows"][0]["name"],
-            "get + release by handle hot, plasma"
-        );
+        assert_eq!(json["rows"][0]["name"], "get + release by handle hot, plasma");
         assert!(json["rows"][0]["peer"].is_null() && json["rows"][0]["ratio"].is_null());
         assert_eq!(json["rows"][1]["ratio"], 0.75);
         assert_eq!(json["rows"][2]["name"], "metadata per object");

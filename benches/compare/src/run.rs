@@ -43,15 +43,9 @@ pub struct Effort {
 
 impl Effort {
     /// What the numbers in the README are made with.
-    pub const FULL: Self = Self {
-        rounds: 7,
-        divisor: 1,
-    };
+    pub const FULL: Self = Self { rounds: 7, divisor: 1 };
     /// Enough to see that everything runs; its numbers mean nothing.
-    pub const QUICK: Self = Self {
-        rounds: 2,
-        divisor: 50,
-    };
+    pub const QUICK: Self = Self { rounds: 2, divisor: 50 };
 
     /// `full` operations, or the part of them that this run does; never none.
     pub fn count(self, full: usize) -> usize {
@@ -71,37 +65,19 @@ pub struct Bench {
 
 impl Bench {
     /// `interrupted` is set by a signal.
-    pub fn new(
-        effort: Effort,
-        environments: PathBuf,
-        may_install: bool,
-        interrupted: Arc<AtomicBool>,
-    ) -> Self {
+    pub fn new(effort: Effort, environments: PathBuf, may_install: bool, interrupted: Arc<AtomicBool>) -> Self {
         let environments = Environments::new(environments, may_install);
-        Self {
-            effort,
-            environments,
-            interrupted,
-            source: OnceCell::new(),
-        }
+        Self { effort, environments, interrupted, source: OnceCell::new() }
     }
 
     /// 100 MiB of touched bytes, none of them zero: the source of every put and of every copy.
     pub fn source(&self) -> Rc<[u8]> {
-        let fresh = || {
-            (0..LARGE_BYTES)
-                .map(|at| (at.wrapping_mul(0x9E37_79B9) >> 11) as u8 | 1)
-                .collect()
-        };
+        let fresh = || (0..LARGE_BYTES).map(|at| (at.wrapping_mul(0x9E37_79B9) >> 11) as u8 | 1).collect();
         Rc::clone(self.source.get_or_init(fresh))
     }
 
     fn check_interrupted(&self) -> Result<(), BenchError> {
-        if self.interrupted.load(Ordering::Relaxed) {
-            Err(BenchError::Interrupted)
-        } else {
-            Ok(())
-        }
+        if self.interrupted.load(Ordering::Relaxed) { Err(BenchError::Interrupted) } else { Ok(()) }
     }
 }
 
@@ -123,11 +99,7 @@ impl Seat {
             complain(plan, peer, &error);
             None
         });
-        Self {
-            peer,
-            contender,
-            rounds: Vec::new(),
-        }
+        Self { peer, contender, rounds: Vec::new() }
     }
 
     fn turn(&mut self, plan: &WorkPlan) {
@@ -144,20 +116,11 @@ impl Seat {
 }
 
 fn complain(plan: &WorkPlan, peer: Option<Peer>, error: &BenchError) {
-    eprintln!(
-        "  {} of {}: {error}",
-        peer.map_or("ours", Peer::name),
-        plan.name
-    );
+    eprintln!("  {} of {}: {error}", peer.map_or("ours", Peer::name), plan.name);
 }
 
 /// Runs one work against these of its peers and adds its rows.
-pub fn run_work(
-    plan: &WorkPlan,
-    peers: &[Peer],
-    bench: &Bench,
-    report: &mut Report,
-) -> Result<(), BenchError> {
+pub fn run_work(plan: &WorkPlan, peers: &[Peer], bench: &Bench, report: &mut Report) -> Result<(), BenchError> {
     let start = Instant::now();
     eprintln!("{} ...", plan.name);
     let mut seats = vec![Seat::new(plan, None, bench)];
@@ -172,10 +135,7 @@ pub fn run_work(
         }
     }
     let ours = Summary::of(&seats[0].rounds);
-    let peers: Vec<_> = seats[1..]
-        .iter()
-        .filter_map(|seat| Some((seat.peer?, Summary::of(&seat.rounds))))
-        .collect();
+    let peers: Vec<_> = seats[1..].iter().filter_map(|seat| Some((seat.peer?, Summary::of(&seat.rounds)))).collect();
     report.add(plan, ours.as_ref(), &peers);
     drop(seats);
     eprintln!("{} took {:.1} s", plan.name, start.elapsed().as_secs_f64());
@@ -184,9 +144,6 @@ pub fn run_work(
 
 /// A peer that has nothing to do with a work.
 pub fn no_such_peer(work: Work, peer: Peer) -> Result<Option<Boxed>, BenchError> {
-    debug_assert!(
-        false,
-        "the table names {peer:?} for {work:?}, nobody implements it"
-    );
+    debug_assert!(false, "the table names {peer:?} for {work:?}, nobody implements it");
     Ok(None)
 }

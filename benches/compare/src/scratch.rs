@@ -36,9 +36,7 @@ pub fn remove_shared(name: &str) {
 /// Removes what runs left that were killed.
 pub fn sweep() {
     for parent in [PathBuf::from(SHARED_MEMORY), std::env::temp_dir()] {
-        remove(&parent, |entry| {
-            owner(entry).is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists())
-        });
+        remove(&parent, |entry| owner(entry).is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists()));
     }
 }
 
@@ -54,11 +52,7 @@ fn remove(parent: &Path, wanted: impl Fn(&str) -> bool) {
         }
         // Somebody else's entry of such a name stays: removing it fails and nothing depends on it.
         let path = entry.path();
-        let _ = if path.is_dir() {
-            fs::remove_dir_all(path)
-        } else {
-            fs::remove_file(path)
-        };
+        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     }
 }
 

@@ -3,7 +3,6 @@
 //! The one thing to know: a loop that times ours and a loop that times a peer are the same loop, so
 //! the cost of looking at the clock is on both sides. No unit is converted here.
 
-use std::hint::black_box;
 use std::time::Instant;
 
 /// Operations between two looks at the clock where one operation takes nanoseconds.
@@ -11,11 +10,7 @@ pub const OPERATIONS_PER_BATCH: usize = 256;
 
 /// Nanoseconds for one operation, as the mean of each batch. The tail of such samples is the tail of
 /// batches: one slow operation among 256 shows as a 256th of itself.
-pub fn time_batches(
-    batch_count: usize,
-    operations: usize,
-    mut operation: impl FnMut(),
-) -> Vec<f64> {
+pub fn time_batches(batch_count: usize, operations: usize, mut operation: impl FnMut()) -> Vec<f64> {
     (0..batch_count)
         .map(|_| {
             let start = Instant::now();
@@ -47,21 +42,17 @@ pub fn time_batches_of_makings<T, E>(
         .collect()
 }
 
-/// Reads all eight words of the first cache line; zero where there is none.
+/// The sum of all eight words of the first cache line; zero where there is none. Whoever times a get
+/// adds these up and shows the end of it to `black_box`: storing each would cost more than reading.
 #[inline]
 pub fn read_first_line(bytes: &[u8]) -> u64 {
-    let words = bytes
-        .first_chunk::<64>()
-        .map(|line| line.as_chunks::<8>().0);
+    let words = bytes.first_chunk::<64>().map(|line| line.as_chunks::<8>().0);
     let sum = |sum: u64, word: &[u8; 8]| sum.wrapping_add(u64::from_ne_bytes(*word));
-    black_box(words.map_or(0, |words| words.iter().fold(0, sum)))
+    words.map_or(0, |words| words.iter().fold(0, sum))
 }
 
 /// Nanoseconds of each of `count` operations, the first error ending the loop.
-pub fn time_each<E>(
-    count: usize,
-    mut operation: impl FnMut() -> Result<(), E>,
-) -> Result<Vec<f64>, E> {
+pub fn time_each<E>(count: usize, mut operation: impl FnMut() -> Result<(), E>) -> Result<Vec<f64>, E> {
     (0..count)
         .map(|_| {
             let start = Instant::now();
@@ -72,11 +63,7 @@ pub fn time_each<E>(
 }
 
 /// Gigabytes a second of each of `count` operations that move `bytes` each.
-pub fn time_copies<E>(
-    count: usize,
-    bytes: usize,
-    operation: impl FnMut() -> Result<(), E>,
-) -> Result<Vec<f64>, E> {
+pub fn time_copies<E>(count: usize, bytes: usize, operation: impl FnMut() -> Result<(), E>) -> Result<Vec<f64>, E> {
     let nanos = time_each(count, operation)?;
     Ok(nanos.into_iter().map(|each| bytes as f64 / each).collect())
 }
@@ -86,9 +73,7 @@ pub fn quantile(samples: &[f64], quantile: f64) -> Option<f64> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let rank = (quantile * sorted.len() as f64).ceil() as usize;
-    sorted
-        .get(rank.saturating_sub(1).min(sorted.len().saturating_sub(1)))
-        .copied()
+    sorted.get(rank.saturating_sub(1).min(sorted.len().saturating_sub(1))).copied()
 }
 
 /// The middle sample.
@@ -131,10 +116,7 @@ mod tests {
     fn a_slow_round_does_not_move_the_median() {
         let rounds = vec![vec![1.0, 2.0, 3.0], vec![100.0; 3], vec![2.0; 3]];
         let summary = Summary::of(&rounds).expect("there are samples");
-        assert_eq!(
-            (summary.median, summary.p99, summary.sample_count),
-            (2.0, 100.0, 9)
-        );
+        assert_eq!((summary.median, summary.p99, summary.sample_count), (2.0, 100.0, 9));
     }
 
     #[test]
@@ -149,9 +131,6 @@ mod tests {
     fn a_loop_gives_one_sample_for_each_batch() {
         assert_eq!(time_batches(3, 4, || {}).len(), 3);
         assert_eq!(time_each(5, || Err::<(), u8>(7)), Err(7));
-        assert_eq!(
-            time_copies(2, 8, || Ok::<(), u8>(())).map(|rates| rates.len()),
-            Ok(2)
-        );
+        assert_eq!(time_copies(2, 8, || Ok::<(), u8>(())).map(|rates| rates.len()), Ok(2));
     }
 }

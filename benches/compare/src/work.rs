@@ -24,18 +24,9 @@ pub const DEAD_CLIENT_HOLDS: usize = 40_000;
 /// The lines one random get by handle touches, one in each region: the entry with its state word, the
 /// getter's own hold cell (eight to a line), the payload's first line.
 pub const RANDOM_GET_REGIONS: [Region; 3] = [
-    Region {
-        lines: MANY_LIVE,
-        stride_bytes: 64,
-    },
-    Region {
-        lines: MANY_LIVE / 8,
-        stride_bytes: 64,
-    },
-    Region {
-        lines: MANY_LIVE,
-        stride_bytes: 128,
-    },
+    Region { lines: MANY_LIVE, stride_bytes: 64 },
+    Region { lines: MANY_LIVE / 8, stride_bytes: 64 },
+    Region { lines: MANY_LIVE, stride_bytes: 128 },
 ];
 /// The table: int64 columns, record batches, rows of each batch; 1 GiB in all.
 pub const TABLE_COLUMNS: usize = 8;
@@ -200,12 +191,7 @@ pub struct WorkPlan {
 }
 
 const fn plan(work: Work, name: &'static str, unit: Unit, peers: &'static [Peer]) -> WorkPlan {
-    WorkPlan {
-        work,
-        name,
-        unit,
-        peers,
-    }
+    WorkPlan { work, name, unit, peers }
 }
 
 /// Every row of the store's bench.
@@ -220,122 +206,30 @@ pub const STORE_WORKS: [WorkPlan; 19] = [
         Work::GetByIdHot,
         "get + release by id hot",
         Unit::Nanoseconds,
-        &[
-            Peer::RmwPair,
-            Peer::Plasma,
-            Peer::PlasmaHeld,
-            Peer::Lmdb,
-            Peer::Ray,
-        ],
+        &[Peer::RmwPair, Peer::Plasma, Peer::PlasmaHeld, Peer::Lmdb, Peer::Ray],
     ),
     plan(
         Work::PutSmall,
         "put 100 B",
         Unit::Nanoseconds,
-        &[
-            Peer::Plasma,
-            Peer::Lmdb,
-            Peer::LmdbWritemap,
-            Peer::Multiprocessing,
-            Peer::Ray,
-        ],
+        &[Peer::Plasma, Peer::Lmdb, Peer::LmdbWritemap, Peer::Multiprocessing, Peer::Ray],
     ),
-    plan(
-        Work::PutSmallByHandle,
-        "put 100 B by handle only",
-        Unit::Nanoseconds,
-        &[Peer::Lmdb, Peer::LmdbWritemap],
-    ),
-    plan(
-        Work::PutMediumWarm,
-        "put 1 MiB warm",
-        Unit::GigabytesPerSecond,
-        &[Peer::Memcpy],
-    ),
-    plan(
-        Work::PutLargeWarm,
-        "put 100 MiB warm",
-        Unit::GigabytesPerSecond,
-        &[Peer::Memcpy, Peer::Plasma, Peer::Ray],
-    ),
-    plan(
-        Work::PutLargeUntouched,
-        "put 100 MiB untouched",
-        Unit::GigabytesPerSecond,
-        &[Peer::Faults],
-    ),
-    plan(
-        Work::PutLargeSustained,
-        "put 100 MiB sustained",
-        Unit::GigabytesPerSecond,
-        &[],
-    ),
-    plan(
-        Work::GetTable,
-        "get 1 GiB table",
-        Unit::Nanoseconds,
-        &[Peer::Plasma, Peer::Allowance],
-    ),
-    plan(
-        Work::FirstFullRead,
-        "first full read of 1 GiB",
-        Unit::GigabytesPerSecond,
-        &[Peer::Itself, Peer::Plasma],
-    ),
-    plan(
-        Work::TwoReaders,
-        "two readers one object",
-        Unit::PerSecond,
-        &[Peer::Itself],
-    ),
-    plan(
-        Work::PutWithMany,
-        "put with 1M live",
-        Unit::Nanoseconds,
-        &[Peer::Itself],
-    ),
-    plan(
-        Work::HotSubsetWithMany,
-        "hot subset with 1M live",
-        Unit::Nanoseconds,
-        &[Peer::Itself],
-    ),
-    plan(
-        Work::RandomGetWithMany,
-        "random get with 1M live",
-        Unit::Nanoseconds,
-        &[Peer::PointerChase],
-    ),
-    plan(
-        Work::SealToGetHot,
-        "seal to get hot",
-        Unit::Nanoseconds,
-        &[Peer::Iceoryx2],
-    ),
-    plan(
-        Work::SealToGetAsleep,
-        "seal to get asleep",
-        Unit::Nanoseconds,
-        &[Peer::Futex],
-    ),
-    plan(
-        Work::MetadataPerObject,
-        "metadata per object",
-        Unit::Bytes,
-        &[],
-    ),
-    plan(
-        Work::DeadClientHolds,
-        "40,000 holds of a dead client gone",
-        Unit::Nanoseconds,
-        &[],
-    ),
-    plan(
-        Work::SweepManyHolds,
-        "sweep of 1,000,000 holds",
-        Unit::PerSecond,
-        &[],
-    ),
+    plan(Work::PutSmallByHandle, "put 100 B by handle only", Unit::Nanoseconds, &[Peer::Lmdb, Peer::LmdbWritemap]),
+    plan(Work::PutMediumWarm, "put 1 MiB warm", Unit::GigabytesPerSecond, &[Peer::Memcpy]),
+    plan(Work::PutLargeWarm, "put 100 MiB warm", Unit::GigabytesPerSecond, &[Peer::Memcpy, Peer::Plasma, Peer::Ray]),
+    plan(Work::PutLargeUntouched, "put 100 MiB untouched", Unit::GigabytesPerSecond, &[Peer::Faults]),
+    plan(Work::PutLargeSustained, "put 100 MiB sustained", Unit::GigabytesPerSecond, &[]),
+    plan(Work::GetTable, "get 1 GiB table", Unit::Nanoseconds, &[Peer::Plasma, Peer::Allowance]),
+    plan(Work::FirstFullRead, "first full read of 1 GiB", Unit::GigabytesPerSecond, &[Peer::Itself, Peer::Plasma]),
+    plan(Work::TwoReaders, "two readers one object", Unit::PerSecond, &[Peer::Itself]),
+    plan(Work::PutWithMany, "put with 1M live", Unit::Nanoseconds, &[Peer::Itself]),
+    plan(Work::HotSubsetWithMany, "hot subset with 1M live", Unit::Nanoseconds, &[Peer::Itself]),
+    plan(Work::RandomGetWithMany, "random get with 1M live", Unit::Nanoseconds, &[Peer::PointerChase]),
+    plan(Work::SealToGetHot, "seal to get hot", Unit::Nanoseconds, &[Peer::Iceoryx2]),
+    plan(Work::SealToGetAsleep, "seal to get asleep", Unit::Nanoseconds, &[Peer::Futex]),
+    plan(Work::MetadataPerObject, "metadata per object", Unit::Bytes, &[]),
+    plan(Work::DeadClientHolds, "40,000 holds of a dead client gone", Unit::Nanoseconds, &[]),
+    plan(Work::SweepManyHolds, "sweep of 1,000,000 holds", Unit::PerSecond, &[]),
 ];
 
 #[cfg(test)]
@@ -346,20 +240,13 @@ mod tests {
     fn names_are_unique_and_hold_no_comma_before_a_peer() {
         for (index, plan) in STORE_WORKS.iter().enumerate() {
             assert!(!plan.name.contains(", "), "{}", plan.name);
-            assert!(
-                STORE_WORKS[..index]
-                    .iter()
-                    .all(|other| other.name != plan.name)
-            );
+            assert!(STORE_WORKS[..index].iter().all(|other| other.name != plan.name));
         }
     }
 
     #[test]
     fn the_table_is_one_gibibyte() {
-        assert_eq!(
-            TABLE_COLUMNS * TABLE_BATCHES * TABLE_BATCH_ROWS * 8,
-            1 << 30
-        );
+        assert_eq!(TABLE_COLUMNS * TABLE_BATCHES * TABLE_BATCH_ROWS * 8, 1 << 30);
     }
 
     #[test]

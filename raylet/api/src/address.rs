@@ -58,11 +58,7 @@ pub enum AddressError {
 pub fn base_directory() -> PathBuf {
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
     let uid = nix::unistd::geteuid().as_raw();
-    choose_base(
-        variable(DIRECTORY_VARIABLE),
-        variable("XDG_RUNTIME_DIR"),
-        uid,
-    )
+    choose_base(variable(DIRECTORY_VARIABLE), variable("XDG_RUNTIME_DIR"), uid)
 }
 
 fn choose_base(chosen: Option<PathBuf>, runtime: Option<PathBuf>, uid: u32) -> PathBuf {
@@ -70,22 +66,17 @@ fn choose_base(chosen: Option<PathBuf>, runtime: Option<PathBuf>, uid: u32) -> P
         return chosen;
     }
     let runtime = runtime.filter(|path| path.is_absolute());
-    runtime
-        .unwrap_or_else(|| "/tmp".into())
-        .join(format!("raylet-{uid}"))
+    runtime.unwrap_or_else(|| "/tmp".into()).join(format!("raylet-{uid}"))
 }
 
 /// The directory of one session.
 pub fn session_directory(base: &Path, session: &str) -> Result<PathBuf, AddressError> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    let good = (1..=SESSION_BYTES_MAX).contains(&session.len())
-        && session.bytes().all(plain)
-        && !session.starts_with('.');
+    let good =
+        (1..=SESSION_BYTES_MAX).contains(&session.len()) && session.bytes().all(plain) && !session.starts_with('.');
     match good {
         true => Ok(base.join(session)),
-        false => Err(AddressError::BadSessionName {
-            name: session.to_owned(),
-        }),
+        false => Err(AddressError::BadSessionName { name: session.to_owned() }),
     }
 }
 
@@ -95,34 +86,23 @@ pub fn connect(directory: &Path) -> Result<UnixStream, AddressError> {
     match with_short_path(&path, |path| UnixStream::connect(path)) {
         Ok(stream) => Ok(stream),
         Err(source) => Err(match source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                AddressError::NotRunning { path }
-            }
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AddressError::NotRunning { path },
             _ => AddressError::Io { path, source },
         }),
     }
 }
 
 /// Calls `use_path` with a path to the same file that fits into a socket address.
-pub fn with_short_path<T>(
-    path: &Path,
-    use_path: impl FnOnce(&Path) -> io::Result<T>,
-) -> io::Result<T> {
+pub fn with_short_path<T>(path: &Path, use_path: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     if path.as_os_str().as_bytes().len() <= ADDRESS_BYTES_MAX {
         return use_path(path);
     }
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return use_path(path);
     };
-    let directory: File = OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::fcntl::OFlag::O_DIRECTORY.bits())
-        .open(directory)?;
-    use_path(
-        &Path::new("/proc/self/fd")
-            .join(directory.as_raw_fd().to_string())
-            .join(name),
-    )
+    let directory: File =
+        OpenOptions::new().read(true).custom_flags(nix::fcntl::OFlag::O_DIRECTORY.bits()).open(directory)?;
+    use_path(&Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name))
 }
 
 #[cfg(test)]
@@ -146,10 +126,7 @@ mod tests {
     fn names_that_leave_the_directory_are_refused() {
         for name in ["", ".", "..", ".x", "a/b", "a b", "ä", &"x".repeat(65)] {
             let error = session_directory(Path::new("/base"), name).unwrap_err();
-            assert!(
-                matches!(error, AddressError::BadSessionName { .. }),
-                "{name:?}"
-            );
+            assert!(matches!(error, AddressError::BadSessionName { .. }), "{name:?}");
         }
         let path = session_directory(Path::new("/base"), "my-1.x_y").unwrap();
         assert_eq!(path, Path::new("/base/my-1.x_y"));

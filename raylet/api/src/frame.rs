@@ -169,16 +169,10 @@ pub fn fuzz_decode(bytes: &[u8]) {
 fn check_length(length: usize) -> Result<(), ProtocolError> {
     let length_bytes = length as u64;
     if length > FRAME_BYTES_MAX {
-        return Err(ProtocolError::Oversize {
-            length_bytes,
-            limit_bytes: FRAME_BYTES_MAX as u64,
-        });
+        return Err(ProtocolError::Oversize { length_bytes, limit_bytes: FRAME_BYTES_MAX as u64 });
     }
     if length < HEADER_BYTES {
-        return Err(ProtocolError::Undersize {
-            length_bytes,
-            least_bytes: HEADER_BYTES as u64,
-        });
+        return Err(ProtocolError::Undersize { length_bytes, least_bytes: HEADER_BYTES as u64 });
     }
     Ok(())
 }
@@ -186,10 +180,9 @@ fn check_length(length: usize) -> Result<(), ProtocolError> {
 /// The header's version and reserved byte, as far as they have come.
 fn check_header(frame: &[u8]) -> Result<(), ProtocolError> {
     match (frame.get(2), frame.get(3)) {
-        (Some(&found), _) if found != PROTOCOL_VERSION => Err(ProtocolError::UnsupportedVersion {
-            supported: PROTOCOL_VERSION,
-            found,
-        }),
+        (Some(&found), _) if found != PROTOCOL_VERSION => {
+            Err(ProtocolError::UnsupportedVersion { supported: PROTOCOL_VERSION, found })
+        }
         (_, Some(&found)) if found != 0 => Err(ProtocolError::Reserved { found }),
         _ => Ok(()),
     }
@@ -206,10 +199,7 @@ fn decode_body(kind: u16, body: &[u8]) -> Result<Message, ProtocolError> {
     })?;
     match rest.len() {
         0 => Ok(message),
-        trailing => Err(ProtocolError::TrailingBytes {
-            kind,
-            trailing_bytes: trailing as u64,
-        }),
+        trailing => Err(ProtocolError::TrailingBytes { kind, trailing_bytes: trailing as u64 }),
     }
 }
 
@@ -244,18 +234,8 @@ mod tests {
     #[test]
     fn messages_come_whole_from_any_cut() {
         let label = "x".repeat(300);
-        let messages: [Message; 3] = [
-            Hello {
-                label,
-                ..Hello::default()
-            }
-            .into(),
-            Status {}.into(),
-            Ending {
-                client_count: u32::MAX,
-            }
-            .into(),
-        ];
+        let messages: [Message; 3] =
+            [Hello { label, ..Hello::default() }.into(), Status {}.into(), Ending { client_count: u32::MAX }.into()];
         let stream: Vec<u8> = messages.iter().flat_map(|m| encode(m).unwrap()).collect();
         for step in 1..=stream.len() {
             let mut decoder = Decoder::new();
@@ -274,33 +254,15 @@ mod tests {
     #[test]
     fn bad_bytes_are_errors_that_stay() {
         let length_bytes = FRAME_BYTES_MAX as u64 + 1;
-        let oversize = ProtocolError::Oversize {
-            length_bytes,
-            limit_bytes: length_bytes - 1,
-        };
+        let oversize = ProtocolError::Oversize { length_bytes, limit_bytes: length_bytes - 1 };
         check(&(length_bytes as u32).to_le_bytes(), oversize);
-        let undersize = ProtocolError::Undersize {
-            length_bytes: 3,
-            least_bytes: 4,
-        };
+        let undersize = ProtocolError::Undersize { length_bytes: 3, least_bytes: 4 };
         check(&3_u32.to_le_bytes(), undersize);
-        let version = ProtocolError::UnsupportedVersion {
-            supported: 1,
-            found: 2,
-        };
+        let version = ProtocolError::UnsupportedVersion { supported: 1, found: 2 };
         check(&frame(3, 2, 0, &[0x80]), version);
-        check(
-            &frame(3, 1, 9, &[0x80]),
-            ProtocolError::Reserved { found: 9 },
-        );
-        check(
-            &frame(99, 1, 0, &[0x80]),
-            ProtocolError::UnknownKind { kind: 99 },
-        );
-        let trailing = ProtocolError::TrailingBytes {
-            kind: 3,
-            trailing_bytes: 2,
-        };
+        check(&frame(3, 1, 9, &[0x80]), ProtocolError::Reserved { found: 9 });
+        check(&frame(99, 1, 0, &[0x80]), ProtocolError::UnknownKind { kind: 99 });
+        let trailing = ProtocolError::TrailingBytes { kind: 3, trailing_bytes: 2 };
         check(&frame(3, 1, 0, &[0x80, 0, 0]), trailing);
     }
 
@@ -308,34 +270,16 @@ mod tests {
     fn another_version_is_noticed_before_the_frame_is_whole() {
         let whole = frame(1, 7, 0, &[0; 100]);
         let error = decode(&whole[..7]).unwrap_err();
-        assert_eq!(
-            error,
-            ProtocolError::UnsupportedVersion {
-                supported: 1,
-                found: 7
-            }
-        );
+        assert_eq!(error, ProtocolError::UnsupportedVersion { supported: 1, found: 7 });
     }
 
     #[test]
     fn bodies_that_do_not_decode_are_errors() {
         let nested = vec![0x91; 100_000];
-        let huge_array = [
-            0x81, 0xa5, b'l', b'a', b'b', b'e', b'l', 0xdd, 0xff, 0xff, 0xff, 0xff,
-        ];
-        for body in [
-            &[][..],
-            &[0xc1],
-            &[0x81],
-            &[0x93, 1, 2],
-            &nested,
-            &huge_array,
-        ] {
+        let huge_array = [0x81, 0xa5, b'l', b'a', b'b', b'e', b'l', 0xdd, 0xff, 0xff, 0xff, 0xff];
+        for body in [&[][..], &[0xc1], &[0x81], &[0x93, 1, 2], &nested, &huge_array] {
             let error = decode(&frame(1, 1, 0, body)).unwrap_err();
-            assert!(
-                matches!(error, ProtocolError::BadBody { kind: 1, .. }),
-                "{error}"
-            );
+            assert!(matches!(error, ProtocolError::BadBody { kind: 1, .. }), "{error}");
         }
     }
 
@@ -348,40 +292,19 @@ mod tests {
             body.push(value);
         }
         let (message, _) = decode(&frame(5, 1, 0, &body)).unwrap().unwrap();
-        assert_eq!(
-            message,
-            ListObjects {
-                cursor: 5,
-                count_max: 7
-            }
-            .into()
-        );
+        assert_eq!(message, ListObjects { cursor: 5, count_max: 7 }.into());
     }
 
     #[test]
     fn a_message_over_the_limit_is_not_sent() {
         let label = "x".repeat(FRAME_BYTES_MAX);
-        let error = encode(
-            &Hello {
-                label,
-                ..Hello::default()
-            }
-            .into(),
-        )
-        .unwrap_err();
+        let error = encode(&Hello { label, ..Hello::default() }.into()).unwrap_err();
         assert!(matches!(error, ProtocolError::Oversize { .. }), "{error}");
     }
 
     #[test]
     fn arbitrary_bytes_never_panic() {
-        let good = encode(
-            &Hello {
-                label: "driver".into(),
-                ..Hello::default()
-            }
-            .into(),
-        )
-        .unwrap();
+        let good = encode(&Hello { label: "driver".into(), ..Hello::default() }.into()).unwrap();
         let mut state = 1_u32;
         for round in 0..20_000_usize {
             let mut bytes = good.clone();

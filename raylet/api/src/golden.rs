@@ -31,31 +31,13 @@ fn object_id() -> ObjectId {
 #[test]
 fn client_messages_keep_their_bytes() {
     check(
-        Hello {
-            protocol_version: 1,
-            pid: 300,
-            start_ticks: 70_000,
-            label: "driver".into(),
-            want: Want::Store,
-        },
+        Hello { protocol_version: 1, pid: 300, start_ticks: 70_000, label: "driver".into(), want: Want::Store },
         "G.00.00.00.01.00.01.00.85.b0protocol_version.01.a3pid.cd.01.2c.abstart_ticks.ce.00\
          .01.11p.a5label.a6driver.a4want.a5Store",
     );
     check(Status {}, ".05.00.00.00.03.00.01.00.80");
-    check(
-        ListObjects {
-            cursor: 5,
-            count_max: 100,
-        },
-        ".18.00.00.00.05.00.01.00.82.a6cursor.05.a9count_maxd",
-    );
-    check(
-        ListClients {
-            cursor: 0,
-            count_max: 7,
-        },
-        ".18.00.00.00.07.00.01.00.82.a6cursor.00.a9count_max.07",
-    );
+    check(ListObjects { cursor: 5, count_max: 100 }, ".18.00.00.00.05.00.01.00.82.a6cursor.05.a9count_maxd");
+    check(ListClients { cursor: 0, count_max: 7 }, ".18.00.00.00.07.00.01.00.82.a6cursor.00.a9count_max.07");
     check(Shutdown {}, ".05.00.00.00.09.00.01.00.80");
 }
 
@@ -80,10 +62,7 @@ fn raylet_messages_keep_their_bytes() {
          bmax_clients.cd.01.00.aelayout_version.01.a3job.04.afspill_directory.a2.2fd.aaraylet_p\
          id.09",
     );
-    check(
-        Ending { client_count: 2 },
-        ".13.00.00.00.0a.00.01.00.81.acclient_count.02",
-    );
+    check(Ending { client_count: 2 }, ".13.00.00.00.0a.00.01.00.81.acclient_count.02");
     let error = Error::new(ErrorCode::TooManyClients, "full", &[("max_clients", 4)]);
     check(
         error,
@@ -94,12 +73,7 @@ fn raylet_messages_keep_their_bytes() {
 
 #[test]
 fn listings_keep_their_bytes() {
-    let holder = Holder {
-        client_index: 1,
-        pid: 2,
-        references: 3,
-        pins: 0,
-    };
+    let holder = Holder { client_index: 1, pid: 2, references: 3, pins: 0 };
     let object = ObjectInfo {
         id: object_id(),
         bytes: 100,
@@ -111,25 +85,15 @@ fn listings_keep_their_bytes() {
         holders: vec![holder],
     };
     check(
-        ObjectsReply {
-            objects: vec![object],
-            next_cursor: Some(6),
-        },
+        ObjectsReply { objects: vec![object], next_cursor: Some(6) },
         ".b2.00.00.00.06.00.01.00.82.a7objects.91.88.a2id.c4.1c.ff.ff.ff.ff.ff.ff.ff.ff.ff.ff.f\
          f.ff.ff.ff.ff.ff.ff.ff.ff.ff.01.00.00.00.01.00.00.00.a5bytesd.a5state.a6OnDisk.a6age_m\
          s.02.aclisted_count.00.afreference_count.03.a9pin_count.00.a7holders.91.84.acclient_in\
          dex.01.a3pid.02.aareferences.03.a4pins.00.abnext_cursor.06",
     );
-    let client = ClientInfo {
-        client_index: 1,
-        label: "a".into(),
-        ..ClientInfo::default()
-    };
+    let client = ClientInfo { client_index: 1, label: "a".into(), ..ClientInfo::default() };
     check(
-        ClientsReply {
-            clients: vec![client],
-            next_cursor: None,
-        },
+        ClientsReply { clients: vec![client], next_cursor: None },
         "y.00.00.00.08.00.01.00.82.a7clients.91.89.acclient_index.01.a3pid.00.a5label.a1a.a6age\
          _ms.00.a6parent.c0.aaheld_bytes.00.acpinned_bytes.00.adwaiting_bytes.00.a7stopped.c2.a\
          bnext_cursor.c0",
@@ -139,16 +103,8 @@ fn listings_keep_their_bytes() {
 #[test]
 fn the_status_keeps_its_bytes() {
     let counters = [("gets".to_owned(), 5)].into();
-    let store = StoreStatus {
-        capacity_bytes: 70_000,
-        counters,
-        ..StoreStatus::default()
-    };
-    let status = StatusReply {
-        session: "default".into(),
-        store,
-        ..StatusReply::default()
-    };
+    let store = StoreStatus { capacity_bytes: 70_000, counters, ..StoreStatus::default() };
+    let status = StatusReply { session: "default".into(), store, ..StatusReply::default() };
     check(
         status,
         "Q.01.00.00.04.00.01.00.87.a7session.a7default.aasession_id.a0.aaraylet_pid.00.a9uptime\
@@ -164,10 +120,7 @@ fn the_status_keeps_its_bytes() {
 fn codes_of_later_versions_are_unknown_and_no_error() {
     let error = Error::new(ErrorCode::Internal, "x", &[]);
     let mut bytes = encode(&error.into()).unwrap();
-    let place = bytes
-        .windows(8)
-        .position(|name| name == b"Internal")
-        .unwrap();
+    let place = bytes.windows(8).position(|name| name == b"Internal").unwrap();
     bytes[place..place + 8].copy_from_slice(b"LaterOne");
     let (message, _) = decode(&bytes).unwrap().unwrap();
     assert_eq!(message, Error::new(ErrorCode::Unknown, "x", &[]).into());

@@ -235,15 +235,11 @@ fn unique<const N: usize>(job: JobId, parent: &TaskId, counter: u64, extra: &[u8
     hasher.update(counter.to_le_bytes());
     hasher.update(extra);
     let digest: [u8; 32] = hasher.finalize().into();
-    *digest
-        .first_chunk()
-        .expect("a digest is longer than any unique part")
+    *digest.first_chunk().expect("a digest is longer than any unique part")
 }
 
 fn last<const N: usize>(bytes: &[u8]) -> [u8; N] {
-    *bytes
-        .last_chunk()
-        .expect("each id is longer than the ids inside it")
+    *bytes.last_chunk().expect("each id is longer than the ids inside it")
 }
 
 fn parse_hexadecimal(text: &str, out: &mut [u8]) -> Result<(), ParseIdError> {
@@ -271,9 +267,7 @@ impl<const N: usize> Visitor<'_> for IdVisitor<N> {
     }
 
     fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<[u8; N], E> {
-        bytes
-            .try_into()
-            .map_err(|_| E::invalid_length(bytes.len(), &self))
+        bytes.try_into().map_err(|_| E::invalid_length(bytes.len(), &self))
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<[u8; N], E> {
@@ -298,20 +292,14 @@ mod tests {
     #[test]
     fn object_ids_are_those_of_ray() {
         let driver = TaskId::driver(JOB);
-        check(
-            ObjectId::of(&driver, 1),
-            "ffffffffffffffffffffffffffffffffffffffff0100000001000000",
-        );
+        check(ObjectId::of(&driver, 1), "ffffffffffffffffffffffffffffffffffffffff0100000001000000");
         let returns = [
             "a67dc375e60ddd1affffffffffffffffffffffff0100000001000000",
             "63964fa4841d4a2effffffffffffffffffffffff0100000001000000",
             "69a6825d641b4613ffffffffffffffffffffffff0100000001000000",
         ];
         for (counter, expected) in (1..).zip(returns) {
-            check(
-                ObjectId::of(&TaskId::normal(JOB, &driver, counter), 1),
-                expected,
-            );
+            check(ObjectId::of(&TaskId::normal(JOB, &driver, counter), 1), expected);
         }
     }
 
@@ -323,10 +311,7 @@ mod tests {
         let call = TaskId::actor_call(job, &driver, 4, actor);
         let object = ObjectId::of(&call, 5);
         assert_eq!((object.task(), object.index()), (call, 5));
-        assert_eq!(
-            (call.actor(), call.job(), actor.job().number()),
-            (actor, job, 0x0403_0201)
-        );
+        assert_eq!((call.actor(), call.job(), actor.job().number()), (actor, job, 0x0403_0201));
         assert_eq!(TaskId::actor_creation(actor).actor(), actor);
         assert_eq!(driver.actor(), ActorId::nil(job));
         assert_ne!(call, TaskId::actor_call(job, &driver, 5, actor));
@@ -336,13 +321,7 @@ mod tests {
     #[test]
     fn text_that_is_no_id_is_refused_with_the_place() {
         let error = "12".parse::<JobId>().unwrap_err();
-        assert_eq!(
-            error,
-            ParseIdError::WrongLength {
-                expected: 8,
-                found: 2
-            }
-        );
+        assert_eq!(error, ParseIdError::WrongLength { expected: 8, found: 2 });
         let error = "0123456x".parse::<JobId>().unwrap_err();
         assert_eq!(error, ParseIdError::NotHexadecimal { position: 7 });
     }
@@ -350,10 +329,7 @@ mod tests {
     #[test]
     fn ids_are_bytes_on_the_wire_and_digits_in_json() {
         assert_eq!(rmp_serde::to_vec(&JOB).unwrap(), [0xc4, 4, 1, 0, 0, 0]);
-        assert_eq!(
-            rmp_serde::from_slice::<JobId>(&[0xc4, 4, 1, 0, 0, 0]).unwrap(),
-            JOB
-        );
+        assert_eq!(rmp_serde::from_slice::<JobId>(&[0xc4, 4, 1, 0, 0, 0]).unwrap(), JOB);
         assert!(rmp_serde::from_slice::<JobId>(&[0xc4, 3, 1, 0, 0]).is_err());
         assert_eq!(serde_json::to_string(&JOB).unwrap(), "\"01000000\"");
         assert_eq!(serde_json::from_str::<JobId>("\"01000000\"").unwrap(), JOB);

@@ -27,11 +27,11 @@
 //! | --- | --- | --- | --- | --- | --- | --- |
 //! | [`Hello`] | 1 | client -> raylet | once on a connection | `Welcome` | `UnsupportedVersion`, `TooManyClients`, `PeerInvisible`, `AlreadyAdmitted`, `ShuttingDown`, `Internal` | on a new connection: gives a second client |
 //! | [`Welcome`] | 2 | raylet -> client | answers `Hello`; the descriptors ride on its first byte | - | - | - |
-//! | [`Status`] | 3 | anyone -> raylet | any time | `StatusReply` | - | yes |
+//! | [`Status`] | 3 | anyone -> raylet | any time | `StatusReply` | `ShuttingDown` | yes |
 //! | [`StatusReply`] | 4 | raylet -> asker | answers `Status` | - | - | - |
-//! | [`ListObjects`] | 5 | anyone -> raylet | any time | `ObjectsReply` | - | yes |
+//! | [`ListObjects`] | 5 | anyone -> raylet | any time | `ObjectsReply` | `ShuttingDown` | yes |
 //! | [`ObjectsReply`] | 6 | raylet -> asker | one page; `next_cursor` asks for the next | - | - | - |
-//! | [`ListClients`] | 7 | anyone -> raylet | any time | `ClientsReply` | - | yes |
+//! | [`ListClients`] | 7 | anyone -> raylet | any time | `ClientsReply` | `ShuttingDown` | yes |
 //! | [`ClientsReply`] | 8 | raylet -> asker | one page | - | - | - |
 //! | [`Shutdown`] | 9 | anyone -> raylet | any time | `Ending`, then the connection ends when the raylet does | - | yes |
 //! | [`Ending`] | 10 | raylet -> asker | answers `Shutdown` | - | - | - |

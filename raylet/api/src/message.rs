@@ -307,15 +307,8 @@ pub struct Error {
 impl Error {
     /// An error with its numbers.
     pub fn new(code: ErrorCode, text: impl Into<String>, numbers: &[(&str, u64)]) -> Error {
-        let numbers = numbers
-            .iter()
-            .map(|&(name, value)| (name.to_owned(), value))
-            .collect();
-        Error {
-            code,
-            text: text.into(),
-            numbers,
-        }
+        let numbers = numbers.iter().map(|&(name, value)| (name.to_owned(), value)).collect();
+        Error { code, text: text.into(), numbers }
     }
 }
 

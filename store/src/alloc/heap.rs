@@ -155,10 +155,12 @@ impl Heap {
             if word.kind != Kind::Small || word.owner != u32::from(party.me) {
                 continue;
             }
-            let came_back: u32 = party.tables.slabs[slab as usize]
-                .freed.iter().map(|word| word.load(Ordering::Relaxed).count_ones()).sum();
-            if came_back >= wanted && let Some(active) = ActiveSlab::activate(party, slab, word) {
-                return Some(active);
+            if room_in_slab(party, slab) >= wanted && let Some(mut active) = ActiveSlab::activate(party, slab, word) {
+                // Slot 0, and slots whose freer has its last step before it, only look free (A4).
+                if active.free != [0; 4] {
+                    return Some(active);
+                }
+                active.rest(party);
             }
             self.resting_slabs.push_back(slab);
         }
@@ -246,6 +248,14 @@ impl Heap {
             self.resting_slabs.push_back(slab.slab);
         }
     }
+}
+
+/// Slots that nobody has, by the bits: those that came back and those never handed out.
+fn room_in_slab(party: Party, slab: u32) -> u32 {
+    let shared = &party.tables.slabs[slab as usize];
+    let bits = shared.heads.iter().zip(&shared.freed);
+    let taken: u32 = bits.map(|(heads, freed)| (heads.load(Ordering::Relaxed) & !freed.load(Ordering::Relaxed)).count_ones()).sum();
+    (SLAB_SLOTS as u32).saturating_sub(taken)
 }
 
 /// A block of whole chunks, claimed for one object: its offset, or `None` when no run is that long.

@@ -45,6 +45,21 @@ fn a_pin_against_the_last_release() {
 }
 
 #[test]
+fn a_pin_of_a_known_class_against_the_last_release() {
+    explore(None, || {
+        let world = world();
+        // Client 1 held it once: its class is known, its cell is empty.
+        world.give(1, 1, 0);
+        world.give(2, 1, REFERENCE);
+        let reader = start(&world, |world| read(world, 1));
+        world.party(2).release(1, REFERENCE);
+        world.reuse_block(2);
+        reader.join().unwrap();
+        world.assert_ended(1);
+    });
+}
+
+#[test]
 fn a_pin_of_a_reference_against_the_release_of_others() {
     explore(None, || {
         let world = world();

@@ -71,6 +71,28 @@ fn one_container_lists_while_another_lets_go() {
 }
 
 #[test]
+fn a_helper_that_slept_does_not_move_a_later_attempt() {
+    explore(Some(3), || {
+        let world = Arc::new(world());
+        let helper = start(&world, |world| seal(world, 2));
+        seal(&world, 1);
+        world.party(1).release(1, REFERENCE);
+        world.assert_ended(1);
+        // The slot's next life lists the same child again.
+        let writing = Snapshot { state: State::Writing, decider: 1, generation: 1 };
+        world.tables.entry(1).word.store(writing.pack(), Ordering::SeqCst);
+        world.party(1).begin_list(1);
+        world.tables.entry(1).children.store(1, Ordering::SeqCst);
+        let counted = |world: &World| world.tables.entry(1).cursor.load(Ordering::SeqCst) & 0xFFFF_FFFF;
+        helper.join().unwrap();
+        assert_eq!(counted(&world), 0, "L2: nothing of this attempt is counted yet");
+        world.party(1).list_children(1);
+        assert_eq!(counted(&world), 1, "L2");
+        assert_listed(&world, 2);
+    });
+}
+
+#[test]
 fn two_containers_let_go_of_one_child() {
     explore(Some(2), || {
         let world = Arc::new(world());
@@ -160,6 +182,10 @@ fn a_child_is_swept_before_the_container_that_was_letting_go_of_it() {
         // Somebody looks in between, as a reader that came by the child's handle.
         if world.party(2).hold(Handle { slot: 1, generation: 0 }, REFERENCE) != Held::Gone {
             world.party(2).release(1, REFERENCE);
+        }
+        if world.word(1) == (Snapshot { state: State::Free, decider: 0, generation: 1 }) {
+            // The slot's next life begins; nobody lists it.
+            world.tables.entry(1).listed.store(0, Ordering::SeqCst);
         }
         let killed = killed.join().unwrap();
         world.assert_ended(1);

@@ -111,7 +111,7 @@ fn two_searches_from_both_ends() {
             let world = Arc::clone(&world);
             loom::thread::spawn(move || world.party(2).claim(2, End::Low))
         };
-        let mine = world.party(1).claim(1, End::High);
+        let mine = world.party(1).claim(2, End::High);
         let other = other.join().unwrap();
         for claim in [mine, other].into_iter().flatten() {
             run_is(&world, claim);
@@ -145,9 +145,18 @@ fn a_claim_against_the_end_of_a_span() {
 fn an_interrupted_free_repeated_against_the_owner_reusing_the_block() {
     explore_ends(None, |writes| {
         let world = world(Kind::Active);
+        // The end may come right after: then, too, a sweeper does it all again.
         let free = |world: &World| world.party(2).free_block(0, 1);
         let again = |world: &World| world.party(3).free_block(0, 1);
-        let killed = start_mortal(&world, writes, free, again);
+        let killed = start_mortal(
+            &world,
+            writes,
+            move |world| {
+                free(world);
+                again(world);
+            },
+            again,
+        );
         let owner = world.party(1);
         let reused = owner.collect_word(0, 0) != 0;
         if reused {

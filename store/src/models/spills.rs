@@ -66,6 +66,29 @@ fn a_spill_against_a_pin() {
 }
 
 #[test]
+fn a_spill_against_a_pin_of_a_reference() {
+    explore(None, || {
+        let world = world();
+        world.give(2, 1, REFERENCE);
+        let reader = start(&world, |world| {
+            let party = world.party(2);
+            if party.pin_referenced(OBJECT).is_err() {
+                party.settle(OBJECT, PIN);
+            } else if world.tables.entry(1).location.load(Ordering::Acquire) & IN_MEMORY != 0 {
+                world.read_bytes();
+            }
+            party.release(1, PIN);
+            party.release(1, REFERENCE);
+        });
+        let moved = spill(&world);
+        reader.join().unwrap();
+        assert_whole(&world, moved);
+        world.party(1).release(1, REFERENCE);
+        world.assert_ended(1);
+    });
+}
+
+#[test]
 fn a_killed_spiller_against_a_pin() {
     explore_ends(Some(2), |writes| {
         let world = world();

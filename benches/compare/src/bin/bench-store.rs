@@ -79,9 +79,7 @@ struct Place {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.role {
-        Some(Role::FutexEcho { pages, place }) => {
-            limits::futex_echo(&pages, place.core, place.parent)
-        }
+        Some(Role::FutexEcho { pages, place }) => limits::futex_echo(&pages, place.core, place.parent),
         Some(Role::Iceoryx2Echo { root, place }) => iceoryx2::echo(&root, place.core, place.parent),
         Some(Role::Ours { role, place }) => ours::role(&role, place.core, place.parent),
         None => bench(&cli),
@@ -109,34 +107,16 @@ fn bench(cli: &Cli) -> Result<(), BenchError> {
     }
     scratch::sweep();
     pin_to_core(HARNESS_CORE);
-    let effort = if cli.quick {
-        Effort::QUICK
-    } else {
-        Effort::FULL
-    };
-    let bench = Bench::new(
-        effort,
-        repository().join(".venv-bench"),
-        !cli.no_install,
-        interrupted,
-    );
+    let effort = if cli.quick { Effort::QUICK } else { Effort::FULL };
+    let bench = Bench::new(effort, repository().join(".venv-bench"), !cli.no_install, interrupted);
     let mut report = Report::default();
-    let wanted = |name: &str| {
-        cli.only
-            .as_ref()
-            .is_none_or(|only| name.contains(only.as_str()))
-    };
+    let wanted = |name: &str| cli.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
     for plan in STORE_WORKS.iter().filter(|plan| wanted(plan.name)) {
         let peers = plan.peers.iter().copied();
-        let peers: Vec<Peer> = peers
-            .filter(|peer| !cli.alone || *peer == Peer::Itself)
-            .collect();
+        let peers: Vec<Peer> = peers.filter(|peer| !cli.alone || *peer == Peer::Itself).collect();
         run_work(plan, &peers, &bench, &mut report)?;
     }
     println!("{}", report.table());
-    let output = cli
-        .output
-        .clone()
-        .unwrap_or_else(|| repository().join("target/bench/store.json"));
+    let output = cli.output.clone().unwrap_or_else(|| repository().join("target/bench/store.json"));
     report.write(&output)
 }

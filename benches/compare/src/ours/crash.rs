@@ -22,9 +22,7 @@ const DEATHS: usize = 4;
 pub(super) fn time_to_sweep(bench: &Bench) -> Result<Boxed, BenchError> {
     let crowd = Crowd::new(DEAD_CLIENT_HOLDS, bench)?;
     let deaths = bench.effort.count(DEATHS);
-    Ok(Box::new(move || {
-        (0..deaths).map(|_| nanos_of_death(&crowd)).collect()
-    }))
+    Ok(Box::new(move || (0..deaths).map(|_| nanos_of_death(&crowd)).collect()))
 }
 
 /// Holds a second that a sweep of a million gives back, the time to notice the death included.
@@ -43,11 +41,7 @@ fn nanos_of_death(crowd: &Crowd) -> Result<f64, BenchError> {
     holder.talk.hear::<1>()?;
     let pid = holder.process.id();
     let watch = ProcessId::of(pid).and_then(Watch::open);
-    let watch = watch.ok_or(BenchError::TooFew {
-        what: "process descriptors",
-        found: 0,
-        wanted: 1,
-    })?;
+    let watch = watch.ok_or(BenchError::TooFew { what: "process descriptors", found: 0, wanted: 1 })?;
     holder.process.kill();
     while !watch.is_dead() {
         spin_loop();
@@ -60,11 +54,5 @@ fn nanos_of_death(crowd: &Crowd) -> Result<f64, BenchError> {
     let found = crowd.store.usage().swept_holds - swept_before;
     let wanted = crowd.objects.len() as u64;
     let what = "holds swept";
-    (found >= wanted)
-        .then_some(nanos)
-        .ok_or(BenchError::TooFew {
-            what,
-            found,
-            wanted,
-        })
+    (found >= wanted).then_some(nanos).ok_or(BenchError::TooFew { what, found, wanted })
 }

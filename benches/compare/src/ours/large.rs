@@ -51,19 +51,13 @@ impl Rotation {
         let start = Instant::now();
         let object = self.store.put(&self.source[..self.bytes]);
         let nanos = start.elapsed().as_nanos() as f64;
-        self.alive
-            .push_back(object.map_err(BenchError::store("put"))?);
+        self.alive.push_back(object.map_err(BenchError::store("put"))?);
         Ok(self.bytes as f64 / nanos)
     }
 }
 
 /// Puts into memory that puts have used before.
-pub(super) fn put_warm(
-    bytes: usize,
-    places: usize,
-    count: usize,
-    bench: &Bench,
-) -> Result<Boxed, BenchError> {
+pub(super) fn put_warm(bytes: usize, places: usize, count: usize, bench: &Bench) -> Result<Boxed, BenchError> {
     let mut rotation = Rotation {
         store: new_store(FRESH_CAPACITY_BYTES)?,
         source: bench.source(),
@@ -76,25 +70,18 @@ pub(super) fn put_warm(
     }
     settle(&rotation.store)?;
     let count = bench.effort.count(count);
-    Ok(Box::new(move || {
-        unpinned(|| (0..count).map(|_| rotation.put()).collect())
-    }))
+    Ok(Box::new(move || unpinned(|| (0..count).map(|_| rotation.put()).collect())))
 }
 
 fn settle(store: &Store) -> Result<(), BenchError> {
     let waited_ms = SETTLE.as_millis() as u64;
-    store
-        .settle(SETTLE)
-        .then_some(())
-        .ok_or(BenchError::Silent { waited_ms })
+    store.settle(SETTLE).then_some(()).ok_or(BenchError::Silent { waited_ms })
 }
 
 /// A store in which one put of 1 MiB has had the reserve filled.
 fn fresh_store(capacity_bytes: u64, source: &[u8]) -> Result<(Store, ObjectRef), BenchError> {
     let store = new_store(capacity_bytes)?;
-    let first = store
-        .put(&source[..MIB])
-        .map_err(BenchError::store("put"))?;
+    let first = store.put(&source[..MIB]).map_err(BenchError::store("put"))?;
     settle(&store)?;
     Ok((store, first))
 }
@@ -121,11 +108,7 @@ pub(super) fn put_sustained(bench: &Bench) -> Result<Boxed, BenchError> {
 }
 
 /// Gigabytes a second of each of some large puts into one fresh store, all kept alive.
-fn large_puts(
-    capacity_bytes: u64,
-    count: usize,
-    source: &Rc<[u8]>,
-) -> Result<Vec<f64>, BenchError> {
+fn large_puts(capacity_bytes: u64, count: usize, source: &Rc<[u8]>) -> Result<Vec<f64>, BenchError> {
     let (store, first) = fresh_store(capacity_bytes, source)?;
     let mut rotation = Rotation {
         store,
@@ -140,12 +123,8 @@ fn large_puts(
 /// A store with the table in it.
 fn table_store() -> Result<(Store, ObjectRef), BenchError> {
     let store = new_store(FRESH_CAPACITY_BYTES)?;
-    let names: Vec<String> = (0..TABLE_COLUMNS)
-        .map(|index| format!("c{index}"))
-        .collect();
-    let fields = names
-        .iter()
-        .map(|name| Field::new(name, DataType::Int64, true));
+    let names: Vec<String> = (0..TABLE_COLUMNS).map(|index| format!("c{index}")).collect();
+    let fields = names.iter().map(|name| Field::new(name, DataType::Int64, true));
     let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
     let column: ArrayRef = Arc::new(Int64Array::from_iter_values(1..=TABLE_BATCH_ROWS as i64));
     let batch = RecordBatch::try_new(Arc::clone(&schema), vec![column; TABLE_COLUMNS])
@@ -170,9 +149,7 @@ pub(super) fn get_table(bench: &Bench) -> Result<Boxed, BenchError> {
 }
 
 fn check_value(found: u64, expected: u64) -> Result<(), BenchError> {
-    (found == expected)
-        .then_some(())
-        .ok_or(BenchError::WrongBytes { expected, found })
+    (found == expected).then_some(()).ok_or(BenchError::WrongBytes { expected, found })
 }
 
 /// All bytes summed by a process that joins for it; its first pass, or its second.

@@ -66,10 +66,6 @@ fn new_store(capacity_bytes: u64) -> Result<Store, BenchError> {
 
 /// The same made by a process that has one core to itself: it sleeps where others would spin first.
 fn pinned_store(capacity_bytes: u64) -> Result<Store, BenchError> {
-    let config = Config {
-        capacity_bytes,
-        label: "bench".to_owned(),
-        ..Config::default()
-    };
+    let config = Config { capacity_bytes, label: "bench".to_owned(), ..Config::default() };
     Store::in_process(config).map_err(BenchError::store("a store"))
 }

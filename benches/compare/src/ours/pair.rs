@@ -4,6 +4,7 @@
 //! whoever waits asks for the id and reads the first line. Ending the objects is inside the times, as
 //! iceoryx2's is, though each end does it after it has answered.
 
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -27,20 +28,17 @@ pub(super) const SILENCE: Duration = Duration::from_secs(60);
 const CAPACITY_BYTES: u64 = 1 << 30;
 
 /// Pins and releases for about as long as asked; how many, in how many nanoseconds.
-pub(super) fn read_for(
-    window: Duration,
-    store: &Store,
-    object: &ObjectRef,
-) -> Result<(u64, u64), BenchError> {
-    let (start, mut pairs) = (Instant::now(), 0);
+pub(super) fn read_for(window: Duration, store: &Store, object: &ObjectRef) -> Result<(u64, u64), BenchError> {
+    let (start, mut pairs, mut read) = (Instant::now(), 0, 0_u64);
     loop {
         for _ in 0..PAIRS_PER_LOOK {
             let view = store.view(object).map_err(BenchError::store("get"))?;
-            read_first_line(&view);
+            read = read.wrapping_add(read_first_line(&view));
         }
         pairs += PAIRS_PER_LOOK as u64;
         let elapsed = start.elapsed();
         if elapsed >= window {
+            black_box(read);
             return Ok((pairs, elapsed.as_nanos() as u64));
         }
     }
@@ -108,22 +106,13 @@ pub(super) struct End {
 
 impl End {
     pub(super) fn new(store: Store, says: Way, hears: Way) -> Self {
-        Self {
-            store,
-            says,
-            hears,
-            payload: [1; SMALL_BYTES],
-            said: None,
-        }
+        Self { store, says, hears, payload: [1; SMALL_BYTES], said: None }
     }
 
     /// Puts this turn's object; then lets go of the one before, which the other end has read.
     pub(super) fn say(&mut self, turn: u32) -> Result<(), BenchError> {
         self.payload.fill(mark(turn));
-        let options = CreateOptions {
-            id: Some(id(self.says, turn)),
-            ..CreateOptions::default()
-        };
+        let options = CreateOptions { id: Some(id(self.says, turn)), ..CreateOptions::default() };
         let said = self.store.put_with(&self.payload, &options);
         self.said = Some(said.map_err(BenchError::store("put"))?);
         Ok(())
@@ -135,9 +124,7 @@ impl End {
         let heard = heard.map_err(BenchError::store("get"))?;
         let found = read_first_line(&heard);
         let expected = u64::from_ne_bytes([mark(turn); 8]).wrapping_mul(8);
-        (found == expected)
-            .then_some(())
-            .ok_or(BenchError::WrongBytes { expected, found })
+        (found == expected).then_some(()).ok_or(BenchError::WrongBytes { expected, found })
     }
 }
 
@@ -163,11 +150,7 @@ struct PingPong {
 impl PingPong {
     fn new(store: Store, role: &str) -> Result<Self, BenchError> {
         let other = Partner::start(role, &store)?;
-        let mut ping_pong = Self {
-            end: End::new(store, Way::Ping, Way::Pong),
-            _other: other,
-            turn: 0,
-        };
+        let mut ping_pong = Self { end: End::new(store, Way::Ping, Way::Pong), _other: other, turn: 0 };
         ping_pong.turn()?;
         Ok(ping_pong)
     }
@@ -208,13 +191,7 @@ pub(super) fn ping_pong_asleep(bench: &Bench) -> Result<Boxed, BenchError> {
         let found = sleeps()? - before;
         let wanted = count as u64 * 9 / 10;
         let what = "sleeps of the harness";
-        (found >= wanted)
-            .then_some(trips)
-            .ok_or(BenchError::TooFew {
-                what,
-                found,
-                wanted,
-            })
+        (found >= wanted).then_some(trips).ok_or(BenchError::TooFew { what, found, wanted })
     }))
 }
 

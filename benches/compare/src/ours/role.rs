@@ -31,9 +31,7 @@ pub fn role(role: &str, core: usize, parent: u32) -> Result<(), BenchError> {
         "read" => read(talk, &store),
         "sum" => sum(talk, &store),
         "echo-hot" | "echo-asleep" => echo(store),
-        _ => Err(BenchError::UnknownRole {
-            role: role.to_owned(),
-        }),
+        _ => Err(BenchError::UnknownRole { role: role.to_owned() }),
     }
 }
 
@@ -69,11 +67,7 @@ fn timed_sum(table: &Table) -> (u64, u64) {
     let start = Instant::now();
     let columns = table.batches.iter().flat_map(|batch| batch.columns());
     let words = columns.map(|column| column.as_primitive::<Int64Type>().values());
-    let total = words.fold(0_i64, |total, words| {
-        words
-            .iter()
-            .fold(total, |sum, word| sum.wrapping_add(*word))
-    });
+    let total = words.fold(0_i64, |total, words| words.iter().fold(total, |sum, word| sum.wrapping_add(*word)));
     let total = std::hint::black_box(total.cast_unsigned());
     (start.elapsed().as_nanos() as u64, total)
 }

@@ -4,6 +4,8 @@
 //! while anything here is timed. A closure takes only the fields it names: what has to live as long
 //! is used through a method.
 
+use std::hint::black_box;
+
 use store::{CreateError, CreateOptions, GetError, ObjectRef, Store, View};
 
 use super::new_store;
@@ -27,26 +29,15 @@ impl Crowd {
     pub(super) fn new(count: usize, bench: &Bench) -> Result<Self, BenchError> {
         let store = new_store(CAPACITY_BYTES)?;
         let source = bench.source();
-        let objects: Result<Vec<_>, _> = (0..count)
-            .map(|_| store.put(&source[..SMALL_BYTES]))
-            .collect();
+        let objects: Result<Vec<_>, _> = (0..count).map(|_| store.put(&source[..SMALL_BYTES])).collect();
         let objects = objects.map_err(BenchError::store("put"))?;
         Ok(Self { store, objects })
     }
 
-    fn time_puts(
-        &self,
-        by_handle_only: bool,
-        source: &[u8],
-        batches: usize,
-    ) -> Result<Vec<f64>, BenchError> {
-        let options = CreateOptions {
-            by_handle_only,
-            ..CreateOptions::default()
-        };
+    fn time_puts(&self, by_handle_only: bool, source: &[u8], batches: usize) -> Result<Vec<f64>, BenchError> {
+        let options = CreateOptions { by_handle_only, ..CreateOptions::default() };
         let put = || self.store.put_with(source, &options);
-        let samples: Result<_, CreateError> =
-            time_batches_of_makings(batches, OPERATIONS_PER_BATCH, put);
+        let samples: Result<_, CreateError> = time_batches_of_makings(batches, OPERATIONS_PER_BATCH, put);
         samples.map_err(BenchError::store("put"))
     }
 
@@ -57,8 +48,7 @@ impl Crowd {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            self.objects
-                .swap(index, (state % (index as u64 + 1)) as usize);
+            self.objects.swap(index, (state % (index as u64 + 1)) as usize);
         }
     }
 }
@@ -69,18 +59,14 @@ pub(super) fn many(bench: &Bench) -> usize {
 }
 
 /// Times gets, the first line read and the view let go within each.
-fn time_gets<'a>(
-    batches: usize,
-    mut get: impl FnMut() -> Result<View<'a>, GetError>,
-) -> Result<Vec<f64>, BenchError> {
-    let mut failed = None;
+fn time_gets<'a>(batches: usize, mut get: impl FnMut() -> Result<View<'a>, GetError>) -> Result<Vec<f64>, BenchError> {
+    let (mut read, mut failed) = (0_u64, None);
     let samples = time_batches(batches, OPERATIONS_PER_BATCH, || match get() {
-        Ok(view) => {
-            read_first_line(&view);
-        }
-        Err(error) => failed = Some(error),
+        Ok(view) => read = read.wrapping_add(read_first_line(&view)),
+        Err(error) => failed = Some(Box::new(error)),
     });
-    failed.map_or(Ok(samples), |error| Err(BenchError::store("get")(error)))
+    black_box(read);
+    failed.map_or(Ok(samples), |error| Err(BenchError::store("get")(*error)))
 }
 
 /// Gets of one object among a few, by handle.
@@ -108,9 +94,7 @@ pub(super) fn put(by_handle_only: bool, live: usize, bench: &Bench) -> Result<Bo
     let crowd = Crowd::new(live, bench)?;
     let source = bench.source();
     let batches = bench.effort.count(1_000);
-    Ok(Box::new(move || {
-        crowd.time_puts(by_handle_only, &source[..SMALL_BYTES], batches)
-    }))
+    Ok(Box::new(move || crowd.time_puts(by_handle_only, &source[..SMALL_BYTES], batches)))
 }
 
 /// Gets in turn of a few among `live`, which lie anywhere.

@@ -35,12 +35,10 @@ impl Partner {
     /// Starts this executable in a role and admits it to the store.
     pub(super) fn start(role: &str, store: &Store) -> Result<Self, BenchError> {
         let (ours, theirs) = UnixStream::pair().map_err(BenchError::system(LOST))?;
-        ours.set_read_timeout(Some(SILENCE))
-            .map_err(BenchError::system(LOST))?;
+        ours.set_read_timeout(Some(SILENCE)).map_err(BenchError::system(LOST))?;
         let core = OTHER_CORE.to_string();
         let input = Stdio::from(std::os::fd::OwnedFd::from(theirs));
-        let process =
-            OwnedChild::start_role_with(&["ours", "--role", role, "--core", &core], input)?;
+        let process = OwnedChild::start_role_with(&["ours", "--role", role, "--core", &core], input)?;
         let talk = Talk(ours);
         talk.send_store(store, process.id(), role)?;
         Ok(Self { process, talk })
@@ -50,27 +48,17 @@ impl Partner {
 impl Talk {
     /// The end that the harness left at this process' standard input.
     pub(super) fn of_role() -> Result<Self, BenchError> {
-        let socket = io::stdin()
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(BenchError::system(LOST))?;
+        let socket = io::stdin().as_fd().try_clone_to_owned().map_err(BenchError::system(LOST))?;
         Ok(Self(UnixStream::from(socket)))
     }
 
     fn send_store(&self, store: &Store, pid: u32, label: &str) -> Result<(), BenchError> {
-        let process = ProcessId::of(pid).ok_or(BenchError::Answer {
-            peer: "ours",
-            answer: String::new(),
-        })?;
-        let client = store
-            .admit(process, label)
-            .map_err(BenchError::store("admit"))?;
+        let process = ProcessId::of(pid).ok_or(BenchError::Answer { peer: "ours", answer: String::new() })?;
+        let client = store.admit(process, label).map_err(BenchError::store("admit"))?;
         let segments = store.segments().map_err(BenchError::store("descriptors"))?;
         let fds = [&segments.tables, &segments.data, &segments.data_read_only].map(AsFd::as_fd);
         let payload = [client.number.to_le_bytes(), client.generation.to_le_bytes()].concat();
-        send_fds(self.0.as_fd(), &payload, &fds)
-            .map(|_| ())
-            .map_err(|error| BenchError::system(LOST)(error.into()))
+        send_fds(self.0.as_fd(), &payload, &fds).map(|_| ()).map_err(|error| BenchError::system(LOST)(error.into()))
     }
 
     /// Joins the harness's store.
@@ -80,25 +68,14 @@ impl Talk {
         let (_, fds) = received.map_err(|error| BenchError::system(LOST)(error.into()))?;
         let [tables, data, data_read_only] = <[_; 3]>::try_from(fds).map_err(|fds| {
             let found = fds.len() as u64;
-            BenchError::TooFew {
-                what: "descriptors of a store",
-                found,
-                wanted: 3,
-            }
+            BenchError::TooFew { what: "descriptors of a store", found, wanted: 3 }
         })?;
-        let segments = Segments {
-            tables,
-            data,
-            data_read_only,
-        };
+        let segments = Segments { tables, data, data_read_only };
         let client = ClientId {
             number: u16::from_le_bytes([payload[0], payload[1]]),
             generation: u16::from_le_bytes([payload[2], payload[3]]),
         };
-        let config = Config {
-            keeping: Keeping::Daemon,
-            ..Config::default()
-        };
+        let config = Config { keeping: Keeping::Daemon, ..Config::default() };
         Store::attach(segments, client, config).map_err(BenchError::store("attach"))
     }
 
@@ -113,9 +90,7 @@ impl Talk {
         let mut words = [0; COUNT];
         for word in &mut words {
             let mut bytes = [0; WORD_BYTES];
-            self.0
-                .read_exact(&mut bytes)
-                .map_err(BenchError::system(LOST))?;
+            self.0.read_exact(&mut bytes).map_err(BenchError::system(LOST))?;
             *word = u64::from_le_bytes(bytes);
         }
         Ok(words)
@@ -133,9 +108,7 @@ impl Talk {
     pub(super) fn hear_objects(&mut self, store: &Store) -> Result<Vec<ObjectRef>, BenchError> {
         let [count] = self.hear()?;
         let mut bytes = vec![0; count as usize * 2 * WORD_BYTES];
-        self.0
-            .read_exact(&mut bytes)
-            .map_err(BenchError::system(LOST))?;
+        self.0.read_exact(&mut bytes).map_err(BenchError::system(LOST))?;
         let pairs = bytes.as_chunks::<WORD_BYTES>().0.as_chunks::<2>().0;
         let objects: Vec<ObjectRef> = pairs
             .iter()
@@ -146,12 +119,10 @@ impl Talk {
             })
             .collect();
         let found = objects.len() as u64;
-        (found == count)
-            .then_some(objects)
-            .ok_or(BenchError::TooFew {
-                what: "objects that still exist",
-                found,
-                wanted: count,
-            })
+        (found == count).then_some(objects).ok_or(BenchError::TooFew {
+            what: "objects that still exist",
+            found,
+            wanted: count,
+        })
     }
 }

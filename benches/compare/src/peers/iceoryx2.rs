@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use iceoryx2::port::publisher::Publisher;
 use iceoryx2::port::subscriber::Subscriber;
 use iceoryx2::prelude::{
-    Config, FileName, LogLevel, Node, NodeBuilder, SemanticString, SignalHandlingMode, ipc,
-    set_log_level,
+    Config, FileName, LogLevel, Node, NodeBuilder, SemanticString, SignalHandlingMode, ipc, set_log_level,
 };
 use iceoryx2::service::port_factory::publish_subscribe::PortFactory;
 use tempfile::TempDir;
@@ -46,11 +45,7 @@ pub fn contender(bench: &Bench) -> Result<Option<Boxed>, BenchError> {
     let root = directory.path().display().to_string();
     let core = OTHER_CORE.to_string();
     let other = OwnedChild::start_role(&["iceoryx2-echo", "--root", &root, "--core", &core])?;
-    let pair = Pair {
-        end,
-        other,
-        directory,
-    };
+    let pair = Pair { end, other, directory };
     pair.await_other()?;
     let count = bench.effort.count(100_000);
     pair.other.pause();
@@ -74,9 +69,7 @@ impl Pair {
                 return Ok(());
             }
         }
-        Err(BenchError::Silent {
-            waited_ms: SILENCE.as_millis() as u64,
-        })
+        Err(BenchError::Silent { waited_ms: SILENCE.as_millis() as u64 })
     }
 
     /// The other end spins, so it is stopped whenever it is not our turn.
@@ -96,11 +89,7 @@ impl Pair {
                 self.end.say(mark)?;
                 let heard = self.end.hear()?;
                 let nanos = start.elapsed().as_nanos() as f64 / 2.0;
-                if heard == mark {
-                    Ok(nanos)
-                } else {
-                    Err(wrong(mark, heard))
-                }
+                if heard == mark { Ok(nanos) } else { Err(wrong(mark, heard)) }
             })
             .collect()
     }
@@ -115,19 +104,14 @@ impl Drop for Pair {
         while !self.other.has_ended() && start.elapsed() < SILENCE {
             std::thread::yield_now();
         }
-        self.end
-            .node
-            .blocking_cleanup_dead_nodes(Duration::from_secs(1));
+        self.end.node.blocking_cleanup_dead_nodes(Duration::from_secs(1));
         // Its bookkeeping in shared memory outlives its nodes; the name is this run's alone.
         scratch::remove_shared(&run_name(self.directory.path()));
     }
 }
 
 fn wrong(expected: u8, found: u8) -> BenchError {
-    BenchError::WrongBytes {
-        expected: expected.into(),
-        found: found.into(),
-    }
+    BenchError::WrongBytes { expected: expected.into(), found: found.into() }
 }
 
 impl End {
@@ -139,31 +123,20 @@ impl End {
             .signal_handling_mode(SignalHandlingMode::Disabled)
             .create::<ipc::Service>()
             .map_err(refused("a node"))?;
-        let out = topic(&node, out)?
-            .publisher_builder()
-            .create()
-            .map_err(refused("a publisher"))?;
-        let heard = topic(&node, heard)?
-            .subscriber_builder()
-            .create()
-            .map_err(refused("a subscriber"))?;
+        let out = topic(&node, out)?.publisher_builder().create().map_err(refused("a publisher"))?;
+        let heard = topic(&node, heard)?.subscriber_builder().create().map_err(refused("a subscriber"))?;
         Ok(Self { out, heard, node })
     }
 
     fn say(&self, mark: u8) -> Result<(), BenchError> {
         let sample = self.out.loan_uninit().map_err(refused("loan"))?;
-        sample
-            .write_payload([mark; SMALL_BYTES])
-            .send()
-            .map_err(refused("send"))?;
+        sample.write_payload([mark; SMALL_BYTES]).send().map_err(refused("send"))?;
         Ok(())
     }
 
     /// The next sample's mark, its first line read.
     fn hear(&self) -> Result<u8, BenchError> {
-        let silent = BenchError::Silent {
-            waited_ms: SILENCE.as_millis() as u64,
-        };
+        let silent = BenchError::Silent { waited_ms: SILENCE.as_millis() as u64 };
         self.hear_within(SILENCE)?.ok_or(silent)
     }
 
@@ -172,10 +145,7 @@ impl End {
         loop {
             for _ in 0..LOOKS_PER_CLOCK {
                 if let Some(sample) = self.heard.receive().map_err(refused("receive"))? {
-                    let line = sample
-                        .payload()
-                        .first_chunk::<64>()
-                        .expect("a payload is longer than a line");
+                    let line = sample.payload().first_chunk::<64>().expect("a payload is longer than a line");
                     return Ok(Some(black_box(line)[0]));
                 }
             }
@@ -190,37 +160,23 @@ impl End {
 fn private_config(root: &Path) -> Result<Config, BenchError> {
     let mut config = Config::default();
     let path = iceoryx2::prelude::Path::new(root.as_os_str().as_encoded_bytes());
-    config
-        .global
-        .set_root_path(&path.map_err(refused("its directory"))?);
-    config.global.prefix =
-        FileName::new(run_name(root).as_bytes()).map_err(refused("its prefix"))?;
+    config.global.set_root_path(&path.map_err(refused("its directory"))?);
+    config.global.prefix = FileName::new(run_name(root).as_bytes()).map_err(refused("its prefix"))?;
     Ok(config)
 }
 
 fn run_name(root: &Path) -> String {
-    root.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    root.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn topic(
-    node: &Node<ipc::Service>,
-    name: &str,
-) -> Result<PortFactory<ipc::Service, Payload, ()>, BenchError> {
+fn topic(node: &Node<ipc::Service>, name: &str) -> Result<PortFactory<ipc::Service, Payload, ()>, BenchError> {
     let name = name.try_into().map_err(refused("a service's name"))?;
     let service = node.service_builder(&name).publish_subscribe::<Payload>();
     service.open_or_create().map_err(refused("a service"))
 }
 
-fn refused<E: std::error::Error + Send + Sync + 'static>(
-    step: &'static str,
-) -> impl FnOnce(E) -> BenchError {
-    move |error| BenchError::Iceoryx2 {
-        step,
-        source: Box::new(error),
-    }
+fn refused<E: std::error::Error + Send + Sync + 'static>(step: &'static str) -> impl FnOnce(E) -> BenchError {
+    move |error| BenchError::Iceoryx2 { step, source: Box::new(error) }
 }
 
 /// The other end: says back what it hears until asked to end.

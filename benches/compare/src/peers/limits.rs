@@ -50,9 +50,7 @@ pub fn memcpy(work: Work, bench: &Bench) -> Result<Option<Boxed>, BenchError> {
 /// time alone and more than any copy into such pages reaches.
 pub fn faults(bench: &Bench) -> Result<Option<Boxed>, BenchError> {
     let count = bench.effort.count(4);
-    Ok(Some(Box::new(move || {
-        (0..count).map(|_| fault_rate()).collect()
-    })))
+    Ok(Some(Box::new(move || (0..count).map(|_| fault_rate()).collect())))
 }
 
 fn fault_rate() -> Result<f64, BenchError> {
@@ -68,10 +66,7 @@ fn fault_rate() -> Result<f64, BenchError> {
 pub fn pointer_chase(bench: &Bench) -> Result<Option<Boxed>, BenchError> {
     let mut chases = Vec::new();
     for region in RANDOM_GET_REGIONS {
-        chases.push(Chase::new(
-            bench.effort.count(region.lines),
-            region.stride_bytes,
-        )?);
+        chases.push(Chase::new(bench.effort.count(region.lines), region.stride_bytes)?);
     }
     let batches = bench.effort.count(4_000);
     Ok(Some(Box::new(move || {
@@ -96,11 +91,7 @@ impl Chase {
     fn new(line_count: usize, stride_bytes: usize) -> Result<Self, BenchError> {
         let pages = SharedPages::untouched(line_count * stride_bytes)?;
         draw_cycle(pages.words(), line_count, stride_bytes / size_of::<u64>());
-        Ok(Self {
-            pages,
-            at: 0,
-            nothing: black_box(0),
-        })
+        Ok(Self { pages, at: 0, nothing: black_box(0) })
     }
 
     /// The next line's number; waits for `carried`, the number that the hop before this one loaded.
@@ -144,10 +135,7 @@ pub fn futex(bench: &Bench) -> Result<Option<Boxed>, BenchError> {
         (0..count)
             .map(|_| {
                 if other.has_ended() {
-                    return Err(BenchError::Answer {
-                        peer: "futex",
-                        answer: String::new(),
-                    });
+                    return Err(BenchError::Answer { peer: "futex", answer: String::new() });
                 }
                 turn += 1;
                 let start = Instant::now();

@@ -10,10 +10,7 @@ use crate::python::{PythonPeer, Script};
 use crate::run::{Bench, Boxed, no_such_peer};
 use crate::work::{LARGE_BYTES, Peer, Work};
 
-const PLASMA: PythonPeer = PythonPeer {
-    name: "plasma",
-    requirements: &["pyarrow==10.0.1", "numpy<2"],
-};
+const PLASMA: PythonPeer = PythonPeer { name: "plasma", requirements: &["pyarrow==10.0.1", "numpy<2"] };
 
 /// Plasma for a work.
 pub fn contender(work: Work, bench: &Bench) -> Result<Option<Boxed>, BenchError> {
@@ -33,21 +30,12 @@ pub fn held(bench: &Bench) -> Result<Option<Boxed>, BenchError> {
     asking(bench, "get_held", bench.effort.count(5_000))
 }
 
-fn asking(
-    bench: &Bench,
-    operation: &'static str,
-    count: usize,
-) -> Result<Option<Boxed>, BenchError> {
+fn asking(bench: &Bench, operation: &'static str, count: usize) -> Result<Option<Boxed>, BenchError> {
     let mut script: Script = bench.environments.start(PLASMA)?;
     Ok(Some(Box::new(move || script.ask(operation, count))))
 }
 
-fn rates(
-    bench: &Bench,
-    operation: &'static str,
-    bytes: usize,
-    count: usize,
-) -> Result<Option<Boxed>, BenchError> {
+fn rates(bench: &Bench, operation: &'static str, bytes: usize, count: usize) -> Result<Option<Boxed>, BenchError> {
     let mut script = bench.environments.start(PLASMA)?;
     Ok(Some(Box::new(move || {
         let nanos = script.ask(operation, count)?;

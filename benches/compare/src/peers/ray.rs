@@ -8,10 +8,7 @@ use crate::python::PythonPeer;
 use crate::run::{Bench, Boxed, no_such_peer};
 use crate::work::{LARGE_BYTES, Peer, Work};
 
-const RAY: PythonPeer = PythonPeer {
-    name: "ray",
-    requirements: &["ray==2.60.0", "numpy"],
-};
+const RAY: PythonPeer = PythonPeer { name: "ray", requirements: &["ray==2.60.0", "numpy"] };
 
 /// Ray for a work.
 pub fn contender(work: Work, bench: &Bench) -> Result<Option<Boxed>, BenchError> {

@@ -1,0 +1,237 @@
+//! The life of one object: create, write in place, seal, get, delete, free.
+
+use crate::common::{MIB, check_nothing_is_left, filled, small, under};
+use std::collections::HashSet;
+use std::thread;
+use std::time::{Duration, Instant};
+use store::{CreateError, CreateOptions, Encoding, GetError, Lifetime, ObjectId, ObjectState, Store};
+use tests::alone;
+use tests::process::Child;
+use tests::world::{check_empty, id_of};
+
+#[test]
+fn what_is_written_in_place_can_be_read_once_it_is_sealed() {
+    let store = small(4 * MIB);
+    let mut writer = store.create(5, &under(id_of(1))).expect("there is room");
+    writer.copy_from_slice(b"place");
+    assert_eq!(writer.id(), id_of(1));
+    assert!(!store.contains(&id_of(1)), "an unsealed object has no value");
+    let early = store.view_by_id(&id_of(1)).map(|view| view.len());
+    let me = std::process::id();
+    assert!(matches!(early, Err(GetError::NotSealed { id, writer: Some(pid), .. }) if id == id_of(1) && pid == me), "{early:?}");
+    let object = writer.seal();
+    assert!(store.contains(&id_of(1)) && object.is_ready());
+    assert_eq!(&*store.view(&object).expect("it is sealed"), b"place");
+    assert_eq!(&*store.view_by_id(&id_of(1)).expect("it is sealed"), b"place");
+    let owned = store.get(&object).expect("it is sealed");
+    drop(object);
+    assert_eq!(&*owned, b"place", "a view keeps the object by itself");
+    drop(owned);
+    check_empty(&store);
+}
+
+#[test]
+fn an_aborted_object_leaves_nothing_and_its_id_is_free() {
+    let store = small(4 * MIB);
+    for abort in [true, false] {
+        let writer = store.create(MIB, &under(id_of(1))).expect("there is room");
+        if abort { writer.abort() } else { drop(writer) }
+        assert!(!store.contains(&id_of(1)));
+        assert!(matches!(store.view_by_id(&id_of(1)).err(), Some(GetError::NotFound { .. })));
+    }
+    store.put_with(b"again", &under(id_of(1))).expect("the id is free");
+    check_empty(&store);
+}
+
+#[test]
+fn many_objects_are_got_at_once_or_the_missing_one_is_named() {
+    let store = small(4 * MIB);
+    let mut objects: Vec<_> = (0..100u32).map(|n| store.put(&n.to_le_bytes()).expect("there is room")).collect();
+    let all = store.get_many(&objects, Duration::ZERO).expect("all are sealed");
+    assert!(all.iter().zip(0u32..).all(|(object, n)| **object == n.to_le_bytes()));
+    objects.insert(50, store.promise(&id_of(7)).expect("there is a slot"));
+    let missing = store.get_many(&objects, Duration::ZERO).err();
+    assert!(matches!(missing, Some(GetError::NotSealed { id, writer: None, .. }) if id == id_of(7)), "{missing:?}");
+}
+
+#[test]
+fn a_get_that_may_not_wait_does_not() {
+    let store = small(4 * MIB);
+    let start = Instant::now();
+    let absent = store.get_by_id(&id_of(1), Duration::ZERO).err();
+    assert!(matches!(absent, Some(GetError::NotFound { id }) if id == id_of(1)), "{absent:?}");
+    let promised = store.promise(&id_of(1)).expect("there is a slot");
+    assert!(matches!(store.get(&promised).err(), Some(GetError::NotSealed { .. })));
+    assert!(matches!(store.get_timeout(&promised, Duration::ZERO).err(), Some(GetError::NotSealed { .. })));
+    assert!(start.elapsed() < Duration::from_secs(5), "it waited {:?}", start.elapsed());
+    drop(promised);
+    check_empty(&store);
+}
+
+#[test]
+fn a_deleted_object_stays_with_its_readers_and_its_id_is_free_at_once() {
+    let store = small(4 * MIB);
+    let first = store.put_with(b"first", &under(id_of(1))).expect("there is room");
+    let view = store.view(&first).expect("it is sealed");
+    assert!(store.delete(&id_of(1)));
+    assert!(!store.contains(&id_of(1)));
+    assert!(!store.delete(&id_of(1)), "there is nothing to delete any more");
+    let second = store.put_with(b"second", &under(id_of(1))).expect("the id is free");
+    assert_eq!(&*view, b"first");
+    assert_eq!(&*store.view_by_id(&id_of(1)).expect("it is sealed"), b"second");
+    assert_eq!(&*store.view(&first).expect("the reference names the object, not the id"), b"first");
+    drop(view);
+    drop((first, second));
+    check_empty(&store);
+}
+
+#[test]
+fn the_last_release_frees_an_object() {
+    let store = small(4 * MIB);
+    let object = store.put_with(&[1; 5000], &under(id_of(1))).expect("there is room");
+    let other = object.clone();
+    let view = store.get(&object).expect("it is sealed");
+    drop(object);
+    drop(other);
+    assert!(store.contains(&id_of(1)), "a view keeps it");
+    drop(view);
+    assert!(!store.contains(&id_of(1)));
+    check_empty(&store);
+}
+
+#[test]
+fn an_id_is_given_once() {
+    let store = small(4 * MIB);
+    let writer = store.create(3, &under(id_of(1))).expect("there is room");
+    let twice = store.create(3, &under(id_of(1))).err();
+    assert!(matches!(twice, Some(CreateError::DuplicateObject { id }) if id == id_of(1)), "{twice:?}");
+    let object = writer.seal();
+    let twice = store.put_with(b"other", &under(id_of(1))).err();
+    assert!(matches!(twice, Some(CreateError::DuplicateObject { id }) if id == id_of(1)), "{twice:?}");
+    assert_eq!(store.view(&object).expect("it is sealed").len(), 3, "the first one stands");
+    drop(object);
+    check_empty(&store);
+}
+
+#[test]
+fn objects_named_by_handle_only_are_published_under_their_id_later() {
+    let store = small(4 * MIB);
+    let hidden = CreateOptions { by_handle_only: true, ..under(id_of(1)) };
+    let object = store.put_with(b"hidden", &hidden).expect("there is room");
+    assert!(!store.contains(&id_of(1)));
+    assert!(store.refer(object.handle()).is_some());
+    store.publish(&object).expect("the id is free");
+    assert!(store.contains(&id_of(1)));
+    let rival = store.put_with(b"rival", &hidden).expect("a hidden one collides with nobody");
+    let taken = store.publish(&rival).err();
+    assert!(matches!(taken, Some(CreateError::DuplicateObject { id }) if id == id_of(1)), "{taken:?}");
+    assert_eq!(&*store.view_by_id(&id_of(1)).expect("it is sealed"), b"hidden");
+    drop((object, rival));
+    check_empty(&store);
+}
+
+#[test]
+fn a_listing_says_what_there_is_and_who_holds_it() {
+    let store = small(4 * MIB);
+    let options = CreateOptions { encoding: Encoding::Pickle, lifetime: Lifetime::Cached, ..under(id_of(1)) };
+    let object = store.put_with(&[7; 321], &options).expect("there is room");
+    let view = store.view(&object).expect("it is sealed");
+    let writer = store.create(9, &under(id_of(2))).expect("there is room");
+    let promise = store.promise(&id_of(3)).expect("there is a slot");
+    let list = store.list();
+    assert_eq!(list.len(), 3);
+    let of = |id: ObjectId| list.iter().find(|info| info.id == id).expect("it is listed");
+    let first = of(id_of(1));
+    assert_eq!((first.state, first.size, first.encoding), (ObjectState::InMemory, 321, Encoding::Pickle));
+    assert_eq!((first.lifetime, first.handle, first.listed), (Lifetime::Cached, object.handle(), 0));
+    assert_eq!(first.creator, store.client().number);
+    let [holder] = first.holders[..] else { panic!("one client holds it: {first:?}") };
+    assert_eq!((holder.pid, holder.references, holder.pins), (std::process::id(), 1, 1));
+    assert_eq!(of(id_of(2)).state, ObjectState::Writing);
+    assert_eq!(of(id_of(3)).state, ObjectState::Promised);
+    drop(view);
+    drop((writer, promise, object));
+    assert!(store.delete(&id_of(1)));
+    check_empty(&store);
+}
+
+#[test]
+fn objects_of_no_bytes_take_no_bytes() {
+    let store = small(4 * MIB);
+    let empty = store.put_with(b"", &under(id_of(1))).expect("there is room");
+    let others: Vec<_> = (0..1000).map(|_| store.put(b"").expect("there is room")).collect();
+    assert!(store.view(&empty).expect("it is sealed").is_empty());
+    assert!(store.view_by_id(&id_of(1)).expect("it is sealed").is_empty());
+    assert_eq!(store.create(0, &under(id_of(2))).expect("there is room").seal().size(), 0);
+    assert_eq!(store.usage().used_bytes, 0);
+    assert_eq!(others.iter().map(|object| object.id()).collect::<HashSet<_>>().len(), 1000);
+    drop((empty, others));
+    check_empty(&store);
+}
+
+#[test]
+fn what_can_never_fit_is_refused_at_once() {
+    let store = small(4 * MIB);
+    let patient = CreateOptions { timeout: Some(Duration::from_secs(3600)), ..CreateOptions::default() };
+    for size in [4 * MIB + 1, u64::MAX / 2, u64::MAX] {
+        for options in [&patient, &CreateOptions { id: Some(id_of(1)), ..patient.clone() }] {
+            let error = store.create(size, options).map(|_| ()).err();
+            let expected = 4 * MIB;
+            assert!(
+                matches!(error, Some(CreateError::TooLarge { requested_bytes, capacity_bytes })
+                    if requested_bytes == size && capacity_bytes == expected),
+                "{error:?}"
+            );
+        }
+    }
+    check_empty(&store);
+}
+
+#[test]
+fn an_object_may_take_the_whole_store() {
+    let store = small(4 * MIB);
+    for round in 0..3 {
+        drop(store.put(&[round; 100]).expect("there is room"));
+        let bytes = filled(u64::from(round), 4 * MIB);
+        let object = store.put(&bytes).expect("the whole store is free");
+        assert!(*store.view(&object).expect("it is sealed") == *bytes);
+        let full = store.put(b"one more").err();
+        assert!(matches!(full, Some(CreateError::OutOfMemory { free_bytes: 0, .. })), "{full:?}");
+    }
+    check_empty(&store);
+}
+
+const IDS_EACH: usize = 2000;
+
+/// Objects without a value of their own, whose ids are those that `store` derives here and now.
+fn derived_ids(store: &Store) -> Vec<ObjectId> {
+    let objects: Vec<_> = (0..IDS_EACH).map(|_| store.put(b"").expect("there is room")).collect();
+    objects.iter().map(|object| object.id()).collect()
+}
+
+alone!(derived_ids_differ_among_threads_and_forked_children {
+    let store = small(16 * MIB);
+    let child = |number: u64| {
+        let store = store.clone();
+        Child::fork(move || {
+            let bytes: Vec<u8> = derived_ids(&store).iter().flat_map(|id| *id.as_bytes()).collect();
+            let named = CreateOptions { lifetime: Lifetime::Named, ..under(id_of(number)) };
+            drop(store.put_with(&bytes, &named).expect("there is room"));
+            0
+        })
+    };
+    let children: Vec<Child> = (0..3).map(child).collect();
+    let mut ids: Vec<ObjectId> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| derived_ids(&store))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("a thread that only puts")).collect()
+    });
+    children.into_iter().for_each(Child::succeed);
+    for number in 0..3 {
+        let found = store.get_by_id(&id_of(number), Duration::ZERO).expect("a named object outlives its maker");
+        ids.extend(found.chunks_exact(ObjectId::BYTES).map(|id| ObjectId::new(id.try_into().expect("28 bytes"))));
+        assert!(store.delete(&id_of(number)));
+    }
+    assert_eq!(ids.len(), 11 * IDS_EACH);
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "an id was derived twice");
+    check_nothing_is_left(&store);
+});
