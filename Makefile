@@ -17,7 +17,7 @@ loom: ## The protocol's source under loom: every interleaving within the bounds
 	$(CARGO) test --release -p store --features loom --lib models
 
 demo: ## Two processes, one object, no copy: what the store does, on your machine
-	$(CARGO) run --release -p raylet-client --example objects
+	$(CARGO) run --release -p raylet-client --example demo
 
 bench-store: ## The store beside Plasma, Ray, LMDB, iceoryx2 and the machine's limits, in one run
 	$(CARGO) run --release -p benches-compare --bin bench-store

@@ -2,7 +2,9 @@
 //!
 //! The one thing to know: the parent reserves a number and copies its holds into that row before
 //! the fork, so nothing the child inherits is ever unheld. If the parent ends first, the row is
-//! swept with it, and the child finds that it is nobody: it may read nothing and make nothing.
+//! swept with it, and the child finds that it is nobody: it may read nothing and make nothing. If the
+//! child ends before it has joined, nobody knows its process: the end of a pipe tells the parent,
+//! which takes the row back.
 
 use crate::hold::{DECIDING, HOLDS};
 use crate::layout::CELLS_PER_PAGE;
@@ -10,8 +12,10 @@ use crate::members::ClientId;
 use crate::store::{Inner, Local};
 use crate::sync::{Ordering, fence_after_rmw};
 use crate::tables::Party;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use store_shm::fork::AtFork;
 use store_shm::liveness::ProcessId;
 use store_shm::segment::SegmentError;
@@ -23,6 +27,22 @@ pub(crate) struct Forking {
     /// What `Inner::local` holds is the parent's.
     is_stale: AtomicBool,
     starting: Mutex<()>,
+    /// Between forks nothing. Locked by the handlers only, which take turns.
+    pipe: Mutex<Option<(OwnedFd, OwnedFd)>>,
+}
+
+/// A child that may not have joined yet, and a pipe that hangs up once it has, or has ended.
+pub(crate) struct Unborn {
+    client: ClientId,
+    pipe: OwnedFd,
+}
+
+impl Unborn {
+    fn has_hung_up(&self) -> bool {
+        let mut polled = [PollFd::new(self.pipe.as_fd(), PollFlags::empty())];
+        let answered = poll(&mut polled, PollTimeout::ZERO);
+        answered.is_ok() && polled[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
+    }
 }
 
 /// Has the store follow every fork of this process.
@@ -37,6 +57,7 @@ impl AtFork for Inner {
         if party.me == 0 {
             return;
         }
+        self.forget_unborn();
         let label = self.tables.client(party.me).label_text();
         let Ok(child) = self.tables.admit(ProcessId::current(), &label, Some(party.me), self.now_ms()) else {
             // No row is free: the child will be nobody.
@@ -45,25 +66,53 @@ impl AtFork for Inner {
         party.copy_row(child.number);
         let packed = u64::from(child.generation) << 16 | u64::from(child.number);
         self.fork.child.store(packed, Ordering::SeqCst);
+        // Without descriptors to spare, a child that dies unborn is swept with this process.
+        *self.pipe() = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).ok();
     }
 
     fn after_fork_in_parent(&self) {
-        self.fork.child.store(0, Ordering::SeqCst);
+        let client = client_of(self.fork.child.swap(0, Ordering::SeqCst));
+        if let Some((pipe, _)) = self.pipe().take() {
+            let mut unborn = self.local().unborn.lock().unwrap_or_else(PoisonError::into_inner);
+            unborn.push(Unborn { client, pipe });
+        }
     }
 
     fn after_fork_in_child(&self) {
-        let packed = self.fork.child.swap(0, Ordering::SeqCst);
-        let child = ClientId { number: packed as u16, generation: (packed >> 16) as u16 };
+        let child = client_of(self.fork.child.swap(0, Ordering::SeqCst));
         let joined = child.number != 0 && self.tables.join(child, ProcessId::current()).is_ok();
         let number = if joined { child.number } else { 0 };
         self.me.store(u32::from(number), Ordering::SeqCst);
         // No mapping may be made in here: what is this process' own is made when first needed.
         self.fork.is_stale.store(true, Ordering::SeqCst);
+        // Only now: the parent takes the row of a child that hung up before it joined.
+        drop(self.pipe().take());
         self.tables.ring_keeper();
     }
 }
 
+fn client_of(packed: u64) -> ClientId {
+    ClientId { number: packed as u16, generation: (packed >> 16) as u16 }
+}
+
 impl Inner {
+    fn pipe(&self) -> MutexGuard<'_, Option<(OwnedFd, OwnedFd)>> {
+        self.fork.pipe.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives up the rows of children that ended before they joined, or whose fork failed.
+    pub(crate) fn forget_unborn(&self) {
+        let mut unborn = self.local().unborn.lock().unwrap_or_else(PoisonError::into_inner);
+        unborn.retain(|child| {
+            let is_over = child.has_hung_up();
+            if is_over {
+                // False, and nothing is done, where it joined first.
+                self.tables.dismiss(child.client);
+            }
+            !is_over
+        });
+    }
+
     /// What is this process' own: heap, window, keeper.
     #[inline]
     pub(crate) fn local(&self) -> &Local {

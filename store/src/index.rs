@@ -15,7 +15,6 @@
 //! The one thing to know: ids that differ in their last four bytes only lie in neighbouring
 //! buckets, so the results of one task and the puts of one driver share cache lines.
 
-use crate::layout::entry::FLAG_INDEXED;
 use crate::object_id::ObjectId;
 use crate::state::Snapshot;
 use crate::sync::{AtomicU64, Ordering, fence};
@@ -117,6 +116,17 @@ impl Tables {
 /// The chain changed during the walk.
 struct Changed;
 
+/// What became of entering an object that others hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entered {
+    /// It is found by its id.
+    Stands,
+    /// Another living object has the id.
+    Taken,
+    /// It was deleted before.
+    Deleted,
+}
+
 impl Party<'_> {
     /// Enters `handle`, whose entry says `indexed` already, under `id`; or says which living entry
     /// has that id (I1).
@@ -139,13 +149,40 @@ impl Party<'_> {
         }
     }
 
+    /// As [`Party::enter`], of an entry that others hold and may delete meanwhile; only by the client
+    /// that it names as its publisher, which holds it. Repeatable: a dead publisher's step is found.
+    pub(crate) fn enter_held(&self, handle: Handle, id: &ObjectId) -> Entered {
+        let bucket = self.tables.bucket(id);
+        let next = &self.tables.entry(handle.slot).next;
+        loop {
+            let before = next.load(Ordering::SeqCst);
+            if before & MARK != 0 {
+                return Entered::Deleted;
+            }
+            let head = bucket.load(Ordering::SeqCst);
+            match self.tables.walk(head, id) {
+                Err(Changed) => self.sweep_chain(bucket, id),
+                Ok(Some(found)) if found == handle => return Entered::Stands,
+                Ok(Some(_)) => return Entered::Taken,
+                // A mark that comes after this stays (I2); then the entry is in a chain, but nobody
+                // finds it, and who ends it takes it out.
+                Ok(None) => {
+                    if next.compare_exchange(before, head, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+                        && bucket.compare_exchange(head, link_to(handle), Ordering::SeqCst, Ordering::SeqCst).is_ok()
+                    {
+                        return Entered::Stands;
+                    }
+                }
+            }
+        }
+    }
+
     /// Takes an entry out of the index; repeatable, and right whoever helps or interrupts (I2, I3).
     pub(crate) fn unindex(&self, slot: u32) {
         let entry = self.tables.entry(slot);
         let id = ObjectId::from_words(entry.id_words());
         entry.next.fetch_or(MARK, Ordering::SeqCst);
         self.sweep_chain(self.tables.bucket(&id), &id);
-        entry.flags.fetch_and(!FLAG_INDEXED, Ordering::SeqCst);
     }
 
     /// Unlinks every marked entry of a chain; ends after a whole walk that met none.

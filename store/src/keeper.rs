@@ -136,14 +136,18 @@ fn keep(inner: &Weak<Inner>, shared: &Shared) {
     let mut idle = Idle::default();
     while !shared.stop.load(Ordering::SeqCst) {
         let Some(inner) = inner.upgrade() else { return };
-        let bell = &inner.tables.client(inner.party().me).doorbell;
-        let seen = bell.sequence();
+        let me = usize::from(inner.party().me);
+        let clients = inner.tables.clients.clone();
+        let seen = clients[me].doorbell.sequence();
+        inner.forget_unborn();
         let dead = shared.watch_all(&inner.tables, inner.party().me);
         inner.sweep(&dead);
         inner.free_wanted();
         idle.round(&inner);
-        if Arc::strong_count(&inner) > 1 {
-            let _ = bell.sleep(seen, Some(ROUND));
+        // Asleep it must not hold the store: the last user's drop ends it, and rings this bell.
+        drop(inner);
+        if !shared.stop.load(Ordering::SeqCst) {
+            let _ = clients[me].doorbell.sleep(seen, Some(ROUND));
         }
     }
 }

@@ -78,6 +78,8 @@ mod names;
 mod object;
 mod object_id;
 #[cfg(not(feature = "loom"))]
+mod publish;
+#[cfg(not(feature = "loom"))]
 mod read;
 #[cfg(not(feature = "loom"))]
 mod reclaim;

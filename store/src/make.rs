@@ -14,6 +14,7 @@ use crate::layout::entry::{FLAG_CACHED, FLAG_CHECKSUM, FLAG_INDEXED, FLAG_NAMED,
 use crate::list::ITEM_BYTES;
 use crate::object::{ObjectRef, Unsealed};
 use crate::object_id::ObjectId;
+use crate::publish::{PUBLISHED, UNPUBLISHED};
 use crate::state::{Snapshot, State};
 use crate::store::{CreateOptions, Inner, Lifetime, REFERENCES_MAX, Store};
 use crate::sync::Ordering;
@@ -232,6 +233,10 @@ impl Inner {
         entry.made_ms.store(now, Ordering::Relaxed);
         entry.used_ms.store(now, Ordering::Relaxed);
         entry.creator.store(u32::from(party.me), Ordering::Relaxed);
+        // An earlier life's mark; whoever walked there then sees another generation.
+        entry.next.store(0, Ordering::Relaxed);
+        let publisher = if flags & FLAG_INDEXED != 0 { PUBLISHED } else { UNPUBLISHED };
+        entry.publisher.store(publisher, Ordering::Relaxed);
         let free = Snapshot::unpack(entry.word.load(Ordering::Relaxed));
         debug_assert!(free.state == State::Free, "A4: slot {slot} handed out while {free:?}");
         let decider = if state == State::Writing { party.me } else { 0 };

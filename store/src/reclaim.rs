@@ -251,7 +251,6 @@ impl Party<'_> {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -179,6 +179,7 @@ impl Inner {
 
     /// Sweeps every dead client, here and now.
     pub(crate) fn reclaim(&self) -> usize {
+        self.forget_unborn();
         let dead = self.tables.dead_clients();
         let mut sweep = Sweep::begin(self.party(), &dead);
         let swept = sweep.clients();

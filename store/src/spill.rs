@@ -75,10 +75,11 @@ impl Inner {
         let entry = self.tables.entry(slot);
         let generation = Snapshot::unpack(entry.word.load(Ordering::SeqCst)).generation;
         let handle = Handle { slot, generation };
-        if party.hold(handle, REFERENCE) != Held::Value {
-            return Ok(false);
-        }
-        let moved = self.spill_held(handle);
+        let moved = match party.hold(handle, REFERENCE) {
+            Held::Gone => return Ok(false),
+            Held::NoValue => Ok(false),
+            Held::Value => self.spill_held(handle),
+        };
         party.release(slot, REFERENCE);
         moved
     }

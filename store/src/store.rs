@@ -5,7 +5,7 @@
 //! own cell, then the entry, then the block, then the index, then the seal.
 
 use crate::alloc::window::Window;
-use crate::error::{CreateError, GetError, OpenError};
+use crate::error::{CreateError, GetError, LayoutError, OpenError};
 use crate::hold::{Held, REFERENCE};
 use crate::keeper::{Keeper, Keeping};
 use crate::layout::entry::{
@@ -127,6 +127,8 @@ pub(crate) struct Local {
     pub(crate) keeper: Mutex<Option<Keeper>>,
     /// One thread of a process spills at a time: two would bear the same name in a word.
     pub(crate) spilling: Mutex<()>,
+    /// Children of this process that may not have joined yet.
+    pub(crate) unborn: Mutex<Vec<crate::fork::Unborn>>,
 }
 
 pub(crate) struct Inner {
@@ -150,6 +152,7 @@ impl Local {
             window: Window::new(data, tables.chunk_count())?,
             keeper: Mutex::new(None),
             spilling: Mutex::new(()),
+            unborn: Mutex::default(),
         })
     }
 }
@@ -348,17 +351,12 @@ impl Store {
         }
     }
 
-    /// Enters an object that only handles named into the index.
+    /// Has an object that only handles named found by its id. Nothing happens to one that was
+    /// deleted. While another client publishes the same object, this returns at once.
     pub fn publish(&self, object: &ObjectRef) -> Result<(), CreateError> {
-        let entry = self.inner.tables.entry(object.handle.slot);
-        if entry.flags.fetch_or(FLAG_INDEXED, Ordering::SeqCst) & FLAG_INDEXED != 0 {
-            return Ok(());
-        }
         let id = object.id();
-        self.inner.party().enter(object.handle, &id).map_err(|_| {
-            entry.flags.fetch_and(!FLAG_INDEXED, Ordering::SeqCst);
-            CreateError::DuplicateObject { id }
-        })
+        let stands = self.inner.party().publish_held(object.handle, &id);
+        if stands { Ok(()) } else { Err(CreateError::DuplicateObject { id }) }
     }
 
     /// Forgets an id: it can be given again at once, and the object ends with its last hold.

@@ -21,6 +21,8 @@ impl Party<'_> {
             yield_now();
         }
         self.take_over(slot, dead, work);
+        #[cfg(not(feature = "loom"))]
+        self.finish_publishing(slot, dead);
         self.tables.cell(dead, slot).swap(0, Ordering::SeqCst);
         self.decide(slot, false, work);
         self.decide_all(std::mem::take(work));

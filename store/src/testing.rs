@@ -4,9 +4,10 @@ use crate::alloc::{MEDIUM_GRANULE, SMALL_GRANULE};
 use crate::hold::{DECIDING, HOLDS};
 use crate::inspect::Usage;
 use crate::layout::chunk::Kind;
-use crate::layout::entry::{FLAG_DELETED, FLAG_INDEXED, IN_MEMORY};
+use crate::layout::entry::{FLAG_DELETED, IN_MEMORY};
 use crate::layout::{CHUNK_BYTES, GRANULES};
 use crate::object::ObjectRef;
+use crate::publish::PUBLISHED;
 use crate::state::{Snapshot, State};
 use crate::store::{Inner, Store};
 use crate::sync::Ordering;
@@ -35,8 +36,8 @@ fn check_entry(inner: &Inner, slot: u32) -> u64 {
             assert!(cell & HOLDS == 0 || class == 1, "H3: client {client} holds slot {slot} unseen");
         }
     }
-    // Who deletes may end between taking the entry out of the index and saying so.
-    if entry.flags.load(Ordering::SeqCst) & (FLAG_INDEXED | FLAG_DELETED) == FLAG_INDEXED {
+    let is_deleted = entry.flags.load(Ordering::SeqCst) & FLAG_DELETED != 0;
+    if entry.publisher.load(Ordering::SeqCst) == PUBLISHED && !is_deleted {
         let handle = Handle { slot, generation: word.generation };
         assert_eq!(inner.tables.find(&inner.id_of(slot)), Some(handle), "I1: slot {slot} is not found by its id");
     }

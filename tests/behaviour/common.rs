@@ -71,6 +71,8 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 /// What holds of a store that nobody has anything in: nothing is used, nothing is stranded.
 pub(crate) fn check_nothing_is_left(store: &Store) {
     store.reclaim();
+    // Where a thread keeps the store, it may be at it already.
+    until("the dead are swept", || store.unswept_clients() == 0);
     store.rest();
     store.check_invariants();
     let usage = store.usage();

@@ -185,7 +185,8 @@ fn go_on_alone(store: &Store, words: &SharedWords, parent: Pid) {
     Child::fork(|| {
         drop(store.put(b"of the grandchild").expect("there is room"));
         0
-    }).succeed();
+    })
+    .succeed();
     until("the new keeper sweeps", || store.clients().len() == 1);
     drop(store.put(&filled(2, 8 * MIB)).expect("there is room"));
     store.settle(PATIENCE);

@@ -73,7 +73,10 @@ fn shares(error: Option<CreateError>, requested: u64, at_least: Duration) -> Vec
     match error {
         Some(CreateError::OutOfMemory { requested_bytes, free_bytes, capacity_bytes, waited, holders }) => {
             assert_eq!((requested_bytes, capacity_bytes), (requested, 16 * MIB));
-            assert!(free_bytes <= 4 * MIB && waited >= at_least && waited < PATIENCE, "{free_bytes} free after {waited:?}");
+            assert!(
+                free_bytes <= 4 * MIB && waited >= at_least && waited < PATIENCE,
+                "{free_bytes} free after {waited:?}"
+            );
             holders
         }
         other => panic!("no such error: {other:?}"),

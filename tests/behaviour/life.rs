@@ -18,7 +18,10 @@ fn what_is_written_in_place_can_be_read_once_it_is_sealed() {
     assert!(!store.contains(&id_of(1)), "an unsealed object has no value");
     let early = store.view_by_id(&id_of(1)).map(|view| view.len());
     let me = std::process::id();
-    assert!(matches!(early, Err(GetError::NotSealed { id, writer: Some(pid), .. }) if id == id_of(1) && pid == me), "{early:?}");
+    assert!(
+        matches!(early, Err(GetError::NotSealed { id, writer: Some(pid), .. }) if id == id_of(1) && pid == me),
+        "{early:?}"
+    );
     let object = writer.seal();
     assert!(store.contains(&id_of(1)) && object.is_ready());
     assert_eq!(&*store.view(&object).expect("it is sealed"), b"place");
@@ -35,7 +38,11 @@ fn an_aborted_object_leaves_nothing_and_its_id_is_free() {
     let store = small(4 * MIB);
     for abort in [true, false] {
         let writer = store.create(MIB, &under(id_of(1))).expect("there is room");
-        if abort { writer.abort() } else { drop(writer) }
+        if abort {
+            writer.abort()
+        } else {
+            drop(writer)
+        }
         assert!(!store.contains(&id_of(1)));
         assert!(matches!(store.view_by_id(&id_of(1)).err(), Some(GetError::NotFound { .. })));
     }
@@ -120,9 +127,10 @@ fn objects_named_by_handle_only_are_published_under_their_id_later() {
     let object = store.put_with(b"hidden", &hidden).expect("there is room");
     assert!(!store.contains(&id_of(1)));
     assert!(store.refer(object.handle()).is_some());
+    let rival = store.put_with(b"rival", &hidden).expect("hidden ones do not collide");
     store.publish(&object).expect("the id is free");
+    store.publish(&object).expect("it is published already");
     assert!(store.contains(&id_of(1)));
-    let rival = store.put_with(b"rival", &hidden).expect("a hidden one collides with nobody");
     let taken = store.publish(&rival).err();
     assert!(matches!(taken, Some(CreateError::DuplicateObject { id }) if id == id_of(1)), "{taken:?}");
     assert_eq!(&*store.view_by_id(&id_of(1)).expect("it is sealed"), b"hidden");

@@ -70,10 +70,11 @@ fn a_cached_object_is_never_evicted_while_it_is_held() {
     (0..4).for_each(|index| put(&store, Lifetime::Cached, index));
     let held = store.lookup(&id_of(0)).expect("it is cached");
     let viewed = store.view_by_id(&id_of(1)).expect("it is cached");
-    let container = CreateOptions { references: &[store.lookup(&id_of(2)).expect("it is cached")], ..of(Lifetime::Named, 10) };
+    let listed = [store.lookup(&id_of(2)).expect("it is cached")];
+    let container = CreateOptions { references: &listed, ..of(Lifetime::Named, 10) };
     // Its list takes a chunk, for which the one object that nobody holds has to go.
     drop(store.put_with(b"", &container).expect("the fourth can go"));
-    drop(container);
+    drop(listed);
     assert!(!store.contains(&id_of(3)), "nobody held it");
     let full = store.put_with(&vec![0; 2 * MIB as usize], &under(id_of(9))).err();
     assert!(matches!(full, Some(CreateError::OutOfMemory { .. })), "{full:?}");

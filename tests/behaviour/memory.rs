@@ -1,12 +1,12 @@
 //! Where memory goes and that it comes back.
 
 use crate::common::{KIB, MIB, check_nothing_is_left, fill, kept, small};
+use std::sync::atomic::Ordering;
 use store::{CreateOptions, ObjectRef, Store, Usage};
 use tests::alone;
 use tests::chance::Chance;
 use tests::process::Child;
 use tests::shared::SharedWords;
-use std::sync::atomic::Ordering;
 
 const MANY: u64 = 1_000_000;
 const SMALL_BYTES: u64 = 64;
@@ -58,7 +58,15 @@ fn used_is_the_bytes_of_living_objects_and_nothing_else() {
     let store = small(16 * MIB);
     let mut expected = 0;
     let mut objects = Vec::new();
-    for (size, block) in [(1, 64), (64, 64), (65, 128), (16 * KIB, 16 * KIB), (16 * KIB + 1, 20 * KIB), (MIB, MIB), (MIB + 1, MIB + 64 * KIB)] {
+    for (size, block) in [
+        (1, 64),
+        (64, 64),
+        (65, 128),
+        (16 * KIB, 16 * KIB),
+        (16 * KIB + 1, 20 * KIB),
+        (MIB, MIB),
+        (MIB + 1, MIB + 64 * KIB),
+    ] {
         objects.push(store.create(size, &CreateOptions::default()).expect("there is room").seal());
         expected += block;
         let usage = store.usage();

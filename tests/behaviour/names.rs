@@ -34,7 +34,10 @@ fn a_name_is_given_once_in_each_namespace() {
     let second = store.put(b"second").expect("there is room");
     store.bind("a", "name", &first).expect("the name is free");
     let taken = store.bind("a", "name", &second).err();
-    assert!(matches!(&taken, Some(NameError::Taken { namespace, name }) if namespace == "a" && name == "name"), "{taken:?}");
+    assert!(
+        matches!(&taken, Some(NameError::Taken { namespace, name }) if namespace == "a" && name == "name"),
+        "{taken:?}"
+    );
     store.bind("b", "name", &second).expect("another namespace");
     assert_eq!(bytes_of(&store, "a", "name").as_deref(), Some(&b"first"[..]));
     assert_eq!(bytes_of(&store, "b", "name").as_deref(), Some(&b"second"[..]));

@@ -5,7 +5,9 @@
 
 use crate::common::{MIB, check_nothing_is_left, small, under};
 use arrow_array::builder::{ListBuilder, StringBuilder};
-use arrow_array::{Array, ArrayRef, DictionaryArray, Float64Array, Int64Array, RecordBatch, StringArray, types::Int32Type};
+use arrow_array::{
+    Array, ArrayRef, DictionaryArray, Float64Array, Int64Array, RecordBatch, StringArray, types::Int32Type,
+};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -202,7 +204,10 @@ fn what_is_no_table_is_not_taken_for_one() {
     let store = small(4 * MIB);
     let object = store.put(&foreign_file(&[batch(1)])).expect("there is room");
     let error = store.get_table(&object).err();
-    assert!(matches!(error, Some(GetError::WrongEncoding { id, found: Encoding::Raw }) if id == object.id()), "{error:?}");
+    assert!(
+        matches!(error, Some(GetError::WrongEncoding { id, found: Encoding::Raw }) if id == object.id()),
+        "{error:?}"
+    );
 }
 
 fn plan(rows: usize) -> BatchPlan {
@@ -224,8 +229,14 @@ fn a_batch_is_built_where_it_stays() {
     let place = addresses(&store.get(&object).expect("it is sealed"));
     let table = store.get_table(&object).expect("we wrote it");
     let built = &table.batches[0];
-    assert_eq!(built.column(0).as_ref(), &Float64Array::from_iter_values((0..1000).map(|row| f64::from(row) / 2.0)) as &dyn Array);
-    assert_eq!(built.column(1).as_ref(), &StringArray::from_iter_values((0..1000).map(|row| row.to_string())) as &dyn Array);
+    assert_eq!(
+        built.column(0).as_ref(),
+        &Float64Array::from_iter_values((0..1000).map(|row| f64::from(row) / 2.0)) as &dyn Array
+    );
+    assert_eq!(
+        built.column(1).as_ref(),
+        &StringArray::from_iter_values((0..1000).map(|row| row.to_string())) as &dyn Array
+    );
     built.columns().iter().for_each(|column| assert!(check_in_place(column, &place) > 0));
 }
 
@@ -233,7 +244,13 @@ fn a_batch_is_built_where_it_stays() {
 fn a_batch_that_does_not_become_what_was_planned_leaves_nothing() {
     let store = small(4 * MIB);
     let unfilled = store.create_batch(plan(10), &under(id_of(1)), |_| Ok(())).err();
-    assert!(matches!(unfilled, Some(BuildBatchError::Build(BuildError::NotWritten { .. } | BuildError::TooFewValues { .. }))), "{unfilled:?}");
+    assert!(
+        matches!(
+            unfilled,
+            Some(BuildBatchError::Build(BuildError::NotWritten { .. } | BuildError::TooFewValues { .. }))
+        ),
+        "{unfilled:?}"
+    );
     let overfull = store.create_batch(plan(10), &under(id_of(1)), |builder| {
         (0..100).try_for_each(|_| builder.column(1)?.append_str("more"))
     });
@@ -266,7 +283,9 @@ fn python_with_pyarrow() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv-bench");
     let benches = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path().join("bin/python"));
     let mut pythons = std::iter::once(PathBuf::from("python3")).chain(benches);
-    pythons.find(|python| Command::new(python).args(["-c", "import pyarrow"]).output().is_ok_and(|output| output.status.success()))
+    pythons.find(|python| {
+        Command::new(python).args(["-c", "import pyarrow"]).output().is_ok_and(|output| output.status.success())
+    })
 }
 
 #[test]
@@ -282,15 +301,20 @@ fn pyarrow_reads_what_we_write_and_we_what_pyarrow_writes() {
     let (ours, theirs) = (files.path().join("ours.arrow"), files.path().join("theirs.arrow"));
     let bytes: Object = store.get(&object).expect("it is sealed");
     std::fs::write(&ours, &*bytes).expect("there is room on disk");
-    let output = Command::new(python).args(["-c", READ_WITH_PYARROW]).args([&ours, &theirs]).output().expect("python starts");
+    let output =
+        Command::new(python).args(["-c", READ_WITH_PYARROW]).args([&ours, &theirs]).output().expect("python starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     println!("pyarrow {}", String::from_utf8_lossy(&output.stdout).trim());
     let back = put_arrow(&store, &std::fs::read(&theirs).expect("pyarrow wrote it"));
     let table = store.get_table(&back).expect("pyarrow writes valid files");
     assert_eq!(table.schema, schema());
-    let rows: Vec<i64> = table.batches.iter().flat_map(|batch| {
-        let numbers = batch.column(0).as_any().downcast_ref::<Int64Array>().expect("the schema says so");
-        numbers.values().to_vec()
-    }).collect();
+    let rows: Vec<i64> = table
+        .batches
+        .iter()
+        .flat_map(|batch| {
+            let numbers = batch.column(0).as_any().downcast_ref::<Int64Array>().expect("the schema says so");
+            numbers.values().to_vec()
+        })
+        .collect();
     assert!(rows.into_iter().eq((0..100).chain(0..30).map(|row: i64| row * row)));
 }

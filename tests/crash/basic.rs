@@ -340,7 +340,7 @@ alone!(create_medium {
 });
 
 alone!(create_large {
-    drive("create 2 MiB", World::new(8 * MIB), Create { bytes: 2 * MIB, seals: true }, Plan::LOOPS);
+    drive("create 2 MiB", World::new(8 * MIB), Create { bytes: 2 * MIB, seals: true }, Plan::ONCE);
 });
 
 alone!(create_and_abort {
@@ -376,7 +376,7 @@ alone!(put_and_free {
 });
 
 alone!(create_without_room {
-    drive("create without room", World::new(MIB), TooLarge, Plan::LOOPS);
+    drive("create without room", World::new(MIB), TooLarge, Plan::ONCE);
 });
 
 alone!(create_of_a_taken_id {
@@ -392,5 +392,5 @@ alone!(publish {
 });
 
 alone!(evict {
-    drive("evict", World::new(MIB), Evict, Plan::LOOPS);
+    drive("evict", World::new(MIB), Evict, Plan::ONCE);
 });

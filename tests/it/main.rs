@@ -3,4 +3,9 @@
 //! The one thing to know: every test here forks, so each runs in a process of its own (`alone!`). It
 //! must not step through instructions: the crash tests do.
 
+mod crowd;
+mod lightning;
+mod no_system_call;
+mod small_shm;
 mod soak;
+mod unborn;

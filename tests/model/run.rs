@@ -61,6 +61,7 @@ fn config(spill: &TempDir) -> Config {
         spill_directory: Some(spill.path().to_owned()),
         create_timeout: Duration::ZERO,
         keeping: Keeping::Inline,
+        ..Config::default()
     }
 }
 
@@ -100,7 +101,9 @@ impl Run {
     /// One operation of one client.
     pub(crate) fn step(&mut self) {
         let client = self.below(self.clients.len());
-        match self.chance.below(1000) {
+        let roll = self.chance.below(1000);
+        if std::env::var("TRACE").is_ok() { eprintln!("client {client} roll {roll} n={}", self.map.things.len()); }
+        match roll {
             0..150 => self.put(client),
             150..230 => self.create(client),
             230..290 => self.seal(client),
@@ -515,11 +518,10 @@ impl Run {
 
     /// Takes out of the map what the store ended for room, which it may with nothing else.
     fn see_what_was_evicted(&mut self) {
-        for key in self.map.evictable() {
-            // The end of one may have ended others.
-            if self.map.living.contains(&key) && self.clients[0].store.refer(self.map.things[key].handle).is_none() {
-                self.map.end(key);
-            }
+        let is_gone = |run: &Run, key: &Key| run.clients[0].store.refer(run.map.things[*key].handle).is_none();
+        // The end of a container may have made its children evictable.
+        while let Some(key) = self.map.evictable().into_iter().find(|key| is_gone(self, key)) {
+            self.map.end(key);
         }
     }
 
@@ -564,8 +566,12 @@ impl Run {
         }
         let Client { store, references, views, writers } = self.clients.swap_remove(0);
         drop((references, views, writers));
-        (0..IDS).for_each(|index| drop(store.delete(&id_of(index))));
-        (0..NAMES).for_each(|name| drop(store.unbind(NAMESPACE, &format!("name {name}"))));
+        for index in 0..IDS {
+            store.delete(&id_of(index));
+        }
+        for name in 0..NAMES {
+            store.unbind(NAMESPACE, &format!("name {name}"));
+        }
         for object in store.list() {
             store.delete_object(&store.refer(object.handle).expect("what is listed lives"));
         }

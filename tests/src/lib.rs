@@ -8,6 +8,7 @@ pub mod alone;
 pub mod chance;
 pub mod mixed;
 pub mod process;
+pub mod reuse;
 pub mod shared;
 pub mod stepping;
 pub mod world;

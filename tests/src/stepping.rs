@@ -20,6 +20,8 @@ const PATIENCE_SECONDS: u32 = 20;
 const RETRIES: u64 = 10;
 /// How far before an instruction a breakpoint is looked for, from which to step there.
 const LOOK_BACK: usize = 4096;
+/// Operations shorter than this are stepped from the beginning where no breakpoint gets there.
+const STEPPED_WHOLE: usize = 3000;
 
 /// One operation of a victim, and what others do and find meanwhile and afterwards.
 pub trait Operation {
@@ -57,6 +59,8 @@ impl Plan {
     pub const EVERY: Plan = Plan { visits: u64::MAX, library_visits: u64::MAX };
     /// Every instruction, where long loops look at tables that nobody changes meanwhile.
     pub const LOOPS: Plan = Plan { visits: 6, library_visits: 1 };
+    /// Every instruction, its first and its last time: for long ways that mostly read.
+    pub const ONCE: Plan = Plan { visits: 1, library_visits: 0 };
 }
 
 /// What was done.
@@ -227,7 +231,8 @@ impl Stepper<'_> {
             self.tally.lost += 1;
         }
         let mut victim = self.start(operation);
-        (0..target).for_each(|at| if !self.is_done() { self.step(&mut victim, at as u64) });
+        let steps = if self.path.places.len() < STEPPED_WHOLE { target } else { 0 };
+        (0..steps).for_each(|at| if !self.is_done() { self.step(&mut victim, at as u64) });
         victim
     }
 

@@ -29,6 +29,12 @@ impl<T: Shared> SharedArray<T> {
     }
 }
 
+impl<T: Shared> Clone for SharedArray<T> {
+    fn clone(&self) -> Self {
+        SharedArray { first: self.first, count: self.count, _map: Arc::clone(&self._map) }
+    }
+}
+
 impl<T: Shared> Deref for SharedArray<T> {
     type Target = [T];
 

@@ -27,8 +27,9 @@ impl<T> Turn<T> {
     /// The turn, unless another thread has it.
     #[inline]
     pub fn try_take(&self) -> Option<Taken<'_, T>> {
-        // Acquire: pairs with the release of whoever had it before.
-        (!self.is_taken.swap(true, Ordering::Acquire)).then_some(Taken { turn: self })
+        // Acquire: pairs with the release of whoever had it before. A `Taken` is made only once the
+        // turn is ours: dropping one gives the turn back.
+        (!self.is_taken.swap(true, Ordering::Acquire)).then(|| Taken { turn: self })
     }
 }
 
@@ -96,6 +97,7 @@ mod tests {
         let turn = Turn::new(());
         let taken = turn.try_take();
         assert!(taken.is_some() && turn.try_take().is_none());
+        assert!(turn.try_take().is_none(), "a refusal gave back another's turn");
         drop(taken);
         assert!(turn.try_take().is_some());
     }

@@ -17,7 +17,7 @@
 //! 112 made_ms     when it was created, store time
 //! 116 used_ms     when somebody last took a hold from cold, store time
 //! 120 creator     the client that made it, for people
-//! 124 reserved
+//! 124 publisher   who enters it into the index (`publish.rs`)
 //! ```
 //!
 //! | field | written by | while |
@@ -28,6 +28,7 @@
 //! | holders, waiters, flags | anyone, by fetch_or (flags: and fetch_and) | living |
 //! | listed | whoever seals or frees a container, by CAS | living |
 //! | next | its inserter; then whoever unlinks, by CAS | in the index |
+//! | publisher | its creator; then whoever it names, and by CAS from nobody and the dead | living |
 //! | cursor | who seals or frees this container, and who helps, by CAS | writing, dead |
 
 use crate::object_id::ObjectId;
@@ -53,7 +54,7 @@ pub(crate) struct Entry {
     pub(crate) made_ms: AtomicU32,
     pub(crate) used_ms: AtomicU32,
     pub(crate) creator: AtomicU32,
-    pub(crate) reserved: AtomicU32,
+    pub(crate) publisher: AtomicU32,
 }
 
 #[cfg(not(feature = "loom"))]
@@ -63,7 +64,7 @@ const _: () = {
     assert!(std::mem::offset_of!(Entry, next) == 56);
     assert!(std::mem::offset_of!(Entry, id) == 64);
     assert!(std::mem::offset_of!(Entry, list) == 96);
-    assert!(std::mem::offset_of!(Entry, reserved) == 124);
+    assert!(std::mem::offset_of!(Entry, publisher) == 124);
 };
 
 /// The value lies in memory at the offset in the low bits.
@@ -75,7 +76,7 @@ pub(crate) const ON_DISK: u64 = 1 << 62;
 pub(crate) const FLAG_ENCODING: u32 = 0xFF;
 /// Outlives its references until somebody evicts it.
 pub(crate) const FLAG_CACHED: u32 = 1 << 8;
-/// Found by its id.
+/// Found by its id, or was, or is about to be: may stand in the index.
 pub(crate) const FLAG_INDEXED: u32 = 1 << 9;
 /// Its bytes were checked by its own writer or by a first reader.
 pub(crate) const FLAG_VALIDATED: u32 = 1 << 10;
@@ -121,7 +122,7 @@ impl Entry {
             word: long(), location: long(), size: long(), holders: long(), waiters: long(),
             listed: long(), flags: short(), checksum: short(), next: long(),
             id: [long(), long(), long()], id_index: short(), children: short(), list: long(),
-            cursor: long(), made_ms: short(), used_ms: short(), creator: short(), reserved: short(),
+            cursor: long(), made_ms: short(), used_ms: short(), creator: short(), publisher: short(),
         }
     }
 }

@@ -59,7 +59,9 @@ fn report(plan: &Plan, outcome: &Outcome) -> String {
     for (what, how_much) in rows {
         writeln!(text, "| {what} | {how_much} |").expect("a string takes any text");
     }
-    text.push_str("\nWrong values, objects, bytes and slots are asserted: a run with any of them ends without a report.\n");
+    text.push_str(
+        "\nWrong values, objects, bytes and slots are asserted: a run with any of them ends without a report.\n",
+    );
     text
 }
 
@@ -70,7 +72,8 @@ fn main() {
     };
     let start = Instant::now();
     println!("{plan:?}");
-    let outcome = run(plan, |kills, stops| println!("{:7.1} s: {kills} kills, {stops} stops", start.elapsed().as_secs_f64()));
+    let outcome =
+        run(plan, |kills, stops| println!("{:7.1} s: {kills} kills, {stops} stops", start.elapsed().as_secs_f64()));
     let text = report(&plan, &outcome);
     println!("{text}");
     if let Some(path) = write {
