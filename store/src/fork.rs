@@ -29,10 +29,13 @@ pub(crate) struct Forking {
     starting: Mutex<()>,
     /// Between forks nothing. Locked by the handlers only, which take turns.
     pipe: Mutex<Option<(OwnedFd, OwnedFd)>>,
+    unborn: Mutex<Vec<Unborn>>,
+    /// A thread of the parent had `unborn` when this process was forked: it is locked for good.
+    is_blind: AtomicBool,
 }
 
 /// A child that may not have joined yet, and a pipe that hangs up once it has, or has ended.
-pub(crate) struct Unborn {
+struct Unborn {
     client: ClientId,
     pipe: OwnedFd,
 }
@@ -72,8 +75,7 @@ impl AtFork for Inner {
 
     fn after_fork_in_parent(&self) {
         let client = client_of(self.fork.child.swap(0, Ordering::SeqCst));
-        if let Some((pipe, _)) = self.pipe().take() {
-            let mut unborn = self.local().unborn.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some((pipe, _)), Some(mut unborn)) = (self.pipe().take(), self.unborn()) {
             unborn.push(Unborn { client, pipe });
         }
     }
@@ -87,6 +89,10 @@ impl AtFork for Inner {
         self.fork.is_stale.store(true, Ordering::SeqCst);
         // Only now: the parent takes the row of a child that hung up before it joined.
         drop(self.pipe().take());
+        match self.fork.unborn.try_lock() {
+            Ok(mut of_the_parent) => of_the_parent.clear(),
+            Err(_) => self.fork.is_blind.store(true, Ordering::SeqCst),
+        }
         self.tables.ring_keeper();
     }
 }
@@ -100,9 +106,14 @@ impl Inner {
         self.fork.pipe.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn unborn(&self) -> Option<MutexGuard<'_, Vec<Unborn>>> {
+        let is_blind = self.fork.is_blind.load(Ordering::SeqCst);
+        (!is_blind).then(|| self.fork.unborn.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Gives up the rows of children that ended before they joined, or whose fork failed.
     pub(crate) fn forget_unborn(&self) {
-        let mut unborn = self.local().unborn.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut unborn) = self.unborn() else { return };
         unborn.retain(|child| {
             let is_over = child.has_hung_up();
             if is_over {

@@ -87,7 +87,8 @@ impl Inner {
     fn spill_held(&self, handle: Handle) -> Result<bool, SpillError> {
         let party = self.party();
         let entry = self.tables.entry(handle.slot);
-        if !party.begin_spill(handle) {
+        // A value without bytes has no block, and would get none when it comes back.
+        if entry.size.load(Ordering::Relaxed) == 0 || !party.begin_spill(handle) {
             return Ok(false);
         }
         if let Err(error) = self.write_file(handle) {

@@ -127,8 +127,6 @@ pub(crate) struct Local {
     pub(crate) keeper: Mutex<Option<Keeper>>,
     /// One thread of a process spills at a time: two would bear the same name in a word.
     pub(crate) spilling: Mutex<()>,
-    /// Children of this process that may not have joined yet.
-    pub(crate) unborn: Mutex<Vec<crate::fork::Unborn>>,
 }
 
 pub(crate) struct Inner {
@@ -152,7 +150,6 @@ impl Local {
             window: Window::new(data, tables.chunk_count())?,
             keeper: Mutex::new(None),
             spilling: Mutex::new(()),
-            unborn: Mutex::default(),
         })
     }
 }

@@ -101,9 +101,7 @@ impl Run {
     /// One operation of one client.
     pub(crate) fn step(&mut self) {
         let client = self.below(self.clients.len());
-        let roll = self.chance.below(1000);
-        if std::env::var("TRACE").is_ok() { eprintln!("client {client} roll {roll} n={}", self.map.things.len()); }
-        match roll {
+        match self.chance.below(1000) {
             0..150 => self.put(client),
             150..230 => self.create(client),
             230..290 => self.seal(client),
@@ -391,6 +389,9 @@ impl Run {
         let Client { store, references, .. } = &self.clients[client];
         let published = store.publish(&references[at].1);
         let (id, is_indexed) = (self.map.things[key].id, self.map.things[key].is_indexed);
+        if self.map.things[key].is_deleted {
+            return assert!(published.is_ok(), "nothing happens to what was deleted: {published:?}");
+        }
         let is_free = is_indexed || !self.map.index.contains_key(&id);
         assert_eq!(published.is_ok(), is_free, "publish {id}: {published:?}");
         if is_free && !is_indexed {
@@ -505,14 +506,19 @@ impl Run {
 
     /// Keeps what is held in proportion, or every create would fail.
     fn drop_what_is_too_much(&mut self) {
-        while self.map.bytes() > CAPACITY_BYTES / 2 {
+        let mut tries = 0;
+        while self.map.bytes() > CAPACITY_BYTES / 2 && tries < 200 {
+            tries += 1;
             let client = self.below(self.clients.len());
-            match self.chance.below(4) {
+            match self.chance.below(7) {
                 0 => self.drop_view(client),
                 1 => self.abort(client),
-                2 => self.drop_reference(client),
+                2..=3 => self.drop_reference(client),
+                4 => self.unbind(client),
+                5 => self.evict(client),
                 _ => self.delete(client),
             }
+            self.see_what_was_evicted();
         }
     }
 

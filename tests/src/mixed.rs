@@ -100,22 +100,13 @@ pub fn run(plan: Plan, mut progress: impl FnMut(u64, u64)) -> Outcome {
     }
     let mut outcome = herd.finish();
     outcome.seconds = start.elapsed().as_secs_f64();
-    wait_for_the_keeper_to_end();
-    let after = Surroundings::now();
+    let after = Surroundings::after_the_keeper(&before);
     outcome.descriptors_left = after.descriptors.difference(&before.descriptors).count();
     outcome.files_left = after.shared_files.difference(&before.shared_files).count();
     outcome.mappings_left = segment_mappings();
     outcome.spill_files_left = std::fs::read_dir(files.path()).expect("the directory is the test's").count();
     alarm(0, 0);
     outcome
-}
-
-/// The store's last user may be one of its own threads, which ends it a moment later.
-fn wait_for_the_keeper_to_end() {
-    let start = Instant::now();
-    while segment_mappings() > 0 && start.elapsed() < Duration::from_secs(5) {
-        thread::yield_now();
-    }
 }
 
 /// What a process has around it that a store could leave something in.
@@ -127,6 +118,19 @@ struct Surroundings {
 impl Surroundings {
     fn now() -> Surroundings {
         Surroundings { descriptors: listed("/proc/self/fd"), shared_files: listed("/dev/shm") }
+    }
+
+    /// The store's last user may be one of its own threads, which ends it a moment later.
+    fn after_the_keeper(before: &Surroundings) -> Surroundings {
+        let start = Instant::now();
+        loop {
+            let now = Surroundings::now();
+            let is_over = segment_mappings() == 0 && now.descriptors.is_subset(&before.descriptors);
+            if is_over || start.elapsed() > Duration::from_secs(5) {
+                return now;
+            }
+            thread::yield_now();
+        }
     }
 }
 
