@@ -14,7 +14,7 @@ lint: ## Formatting and clippy, warnings are errors
 	$(CARGO) clippy --workspace --exclude benches-compare --all-targets -- -D warnings
 
 loom: ## The protocol's source under loom: every interleaving within the bounds
-	$(CARGO) test --release -p store --features loom --lib models
+	$(CARGO) test -p store --features loom --lib models
 
 demo: ## Two processes, one object, no copy: what the store does, on your machine
 	$(CARGO) run --release -p raylet-client --example demo
