@@ -37,8 +37,9 @@ const UNSAFE_FILES: &[&str] = &[
     "store/src/layout/shared.rs",
     // The two kinds of slices over an object.
     "store/src/object.rs",
-    // Filters of system calls, fork, and memory that a test and its children share.
+    // Filters of system calls, forks by hand, and memory that a test and its children share.
     "tests/it/no_system_call.rs",
+    "tests/it/unborn.rs",
     "tests/src/process.rs",
     "tests/src/reuse.rs",
     "tests/src/shared.rs",

@@ -412,6 +412,11 @@ impl ObjectWriter {
         self.store.inner.id_of(self.draft.handle.slot)
     }
 
+    /// Slot and generation of the entry that the object will have.
+    pub fn handle(&self) -> Handle {
+        self.draft.handle
+    }
+
     /// Makes the object exist, whole, with what was written.
     ///
     /// # Panics

@@ -284,7 +284,7 @@ pub(crate) fn list_item_bytes(data: &ReadMap, offset: u64) -> Option<[u8; 16]> {
 
 /// Bytes of a sealed object that the spiller writes to disk; the caller holds a reference, and is
 /// the one process that could move them.
-pub(crate) fn spillable<'a>(inner: &'a Inner, offset: u64, len: u64, id: ObjectId) -> Result<&'a [u8], GetError> {
+pub(crate) fn spillable(inner: &Inner, offset: u64, len: u64, id: ObjectId) -> Result<&[u8], GetError> {
     // SAFETY: the caller's reference keeps the block from being freed, and only the spiller, which
     // it is, moves it.
     unsafe { sealed(&inner.tables.data, offset, len) }.map_err(|source| GetError::Corrupt { id, source })

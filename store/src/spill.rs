@@ -25,7 +25,7 @@ use crate::wait::Deadline;
 use std::time::Duration;
 
 /// How long a reader waits for a spiller that was stopped between two stores.
-const UNLOADING_PATIENCE: Duration = Duration::from_secs(10);
+const UNLOADING_PATIENCE: Duration = Duration::from_secs(1);
 
 fn file_name(handle: Handle) -> String {
     format!("{:06x}-{:011x}.object", handle.slot, handle.generation)

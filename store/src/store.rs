@@ -267,10 +267,10 @@ impl Store {
     /// The value of `id`: waits for somebody to seal it, at most `timeout`.
     pub fn get_by_id(&self, id: &ObjectId, timeout: Duration) -> Result<Object, GetError> {
         let deadline = Deadline::after(timeout);
-        if let Some(object) = self.inner.spin_for(id) {
-            if let Ok(view) = self.inner.view(object) {
-                return Ok(Object::from_view(&self.inner, object, view));
-            }
+        if let Some(object) = self.inner.spin_for(id)
+            && let Ok(view) = self.inner.view(object)
+        {
+            return Ok(Object::from_view(&self.inner, object, view));
         }
         if timeout.is_zero() && !self.contains(id) {
             return Err(GetError::NotFound { id: *id });

@@ -97,6 +97,12 @@ impl Store {
         self.inner.spill(bytes)
     }
 
+    /// Whether a spiller stands between the two stores in which nobody can pin.
+    pub fn is_unloading(&self, object: &ObjectRef) -> bool {
+        let word = self.inner.tables.entry(object.handle.slot).word.load(Ordering::SeqCst);
+        Snapshot::unpack(word).state == State::Unloading
+    }
+
     /// Lets the heap's active spans rest, so that a client without objects owns nothing.
     pub fn rest(&self) {
         self.inner.rest_heaps();

@@ -25,6 +25,10 @@ impl Operation for Spill {
 
     fn beside(&mut self, world: &World) {
         let object = self.object.as_ref().expect("prepared");
+        // The few stores in which the spiller alone can go on: who reads then is told who it is.
+        if world.store.is_unloading(object) {
+            return;
+        }
         check_content(&id_of(MOVED), &world.store.view(object).expect("a reference keeps the value"));
         assert!(look(&world.store, &id_of(MOVED)), "an object that is held is not found");
     }

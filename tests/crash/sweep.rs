@@ -22,7 +22,7 @@ fn hold_much(world: &World) {
     let mut objects: Vec<_> = DEAD_HAD.map(|index| put(&world.store, id_of(index), 100).expect("there is room")).collect();
     objects.push(world.neighbours[0].object.clone());
     let options = CreateOptions { references: &objects, ..at_once(id_of(1)) };
-    std::mem::forget(world.store.put_with(b"container", &options).expect("there is room"));
+    std::mem::forget(world.store.put_with(&content(&id_of(1), 9), &options).expect("there is room"));
     let half = world.store.create(3000, &at_once(id_of(2))).expect("there is room");
     std::mem::forget(half);
     std::mem::forget(world.store.get(&world.neighbours[2].object).expect("a neighbour can be got"));
