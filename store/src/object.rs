@@ -14,6 +14,7 @@ use crate::store::{Inner, Store};
 use crate::tables::Handle;
 use bytes::Bytes;
 use std::ops::Deref;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use store_shm::gate::GateError;
 use store_shm::map::ReadMap;
@@ -72,6 +73,14 @@ impl<'a> View<'a> {
         // the pin is released, which `drop` does; the gate checks the range.
         let bytes = unsafe { sealed(&inner.tables.data, offset, len) }.ok()?;
         Some(View { inner, slot, seen, bytes })
+    }
+
+    /// Over a private copy that is kept while this client pins the slot, by a pin just taken, which
+    /// passes to the view.
+    pub(crate) fn over_copy(inner: &'a Inner, slot: u32, seen: u64, copy: NonNull<[u8]>) -> View<'a> {
+        // SAFETY: the caller vouches that the copy stays as long as the pin; nobody writes to it.
+        let bytes = unsafe { copy.as_ref() };
+        View { inner, slot, seen, bytes }
     }
 }
 

@@ -3,6 +3,7 @@
 //! The one thing to know: the common path is two atomics on the own cell and a few loads; all else
 //! (an entry that is gone, a value on disk, a spiller in the middle) is behind one cold call.
 
+use crate::detour::DETOUR;
 use crate::error::GetError;
 use crate::hold::{Held, PIN, Unsettled};
 use crate::layout::entry::IN_MEMORY;
@@ -69,7 +70,7 @@ impl Inner {
         };
         match View::over(self, slot, seen, offset, self.tables.entry(slot).size.load(Ordering::Relaxed)) {
             Some(view) => Ok(view),
-            None => Err(*self.outside(slot, offset)),
+            None => self.view_elsewhere(slot, seen, offset),
         }
     }
 
@@ -90,8 +91,14 @@ impl Inner {
         }
     }
 
-    /// The tables say that an object lies where there is no data.
+    /// Not in the data: a private copy, or nonsense.
     #[cold]
+    fn view_elsewhere(&self, slot: u32, seen: u64, offset: u64) -> Result<View<'_>, GetError> {
+        let copied = if offset == DETOUR { self.view_detour(slot, seen) } else { None };
+        copied.ok_or_else(|| *self.outside(slot, offset))
+    }
+
+    /// The tables say that an object lies where there is no data.
     fn outside(&self, slot: u32, offset: u64) -> Box<GetError> {
         self.party().release(slot, PIN);
         let bytes = self.size_of(slot);

@@ -180,6 +180,7 @@ impl Inner {
     /// Sweeps every dead client, here and now.
     pub(crate) fn reclaim(&self) -> usize {
         self.forget_unborn();
+        self.drop_detours();
         let dead = self.tables.dead_clients();
         let mut sweep = Sweep::begin(self.party(), &dead);
         let swept = sweep.clients();

@@ -22,10 +22,11 @@ use crate::store::Inner;
 use crate::sync::Ordering;
 use crate::tables::{Handle, Party};
 use crate::wait::Deadline;
+use std::path::PathBuf;
 use std::time::Duration;
 
-/// How long a reader waits for a spiller that was stopped between two stores.
-const UNLOADING_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a reader lets a spiller do its last stores before it takes it for stopped.
+const UNLOADING_PATIENCE: Duration = Duration::from_millis(1);
 
 fn file_name(handle: Handle) -> String {
     format!("{:06x}-{:011x}.object", handle.slot, handle.generation)
@@ -129,8 +130,10 @@ impl Inner {
         loop {
             let state = Snapshot::unpack(entry.word.load(Ordering::SeqCst)).state;
             let location = entry.location.load(Ordering::SeqCst);
-            if state == State::Unloading {
-                self.await_unloading(handle, deadline)?;
+            if state == State::Unloading && deadline.left().is_none() {
+                return self.detour(handle);
+            } else if state == State::Unloading {
+                std::thread::yield_now();
             } else if location & IN_MEMORY != 0 {
                 return Ok(location & !IN_MEMORY);
             } else if let Some(offset) = self.restore(handle)? {
@@ -139,14 +142,9 @@ impl Inner {
         }
     }
 
-    /// The few stores between *unloading* and *sealed* are the spiller's alone.
-    fn await_unloading(&self, handle: Handle, deadline: Deadline) -> Result<(), GetError> {
-        if deadline.left().is_none() {
-            return Err(self.not_sealed(handle, deadline));
-        }
-        self.sweep_if_nobody_keeps();
-        std::thread::yield_now();
-        Ok(())
+    /// Where the file of an object is, if it has one.
+    pub(crate) fn spill_path(&self, handle: Handle) -> PathBuf {
+        self.tables.files.as_ref().map(|directory| directory.path().join(file_name(handle))).unwrap_or_default()
     }
 
     /// Reads the file into a block of this client and offers it; `None` when another was quicker.
@@ -157,8 +155,7 @@ impl Inner {
         let no_room = |source| GetError::NoRoom { id, source: Box::new(source) };
         let offset = self.block_or_wait(size, handle.slot, None).map_err(no_room)?;
         let mut block = self.unsealed_at(offset, size);
-        let path = self.tables.files.iter().map(|directory| directory.path().join(file_name(handle))).next().unwrap_or_default();
-        let read = spill_file::read_into(&path, *id.as_bytes(), block.bytes_mut());
+        let read = spill_file::read_into(&self.spill_path(handle), *id.as_bytes(), block.bytes_mut());
         let read = read.map_err(|source| GetError::Restore { id, source });
         let offered = read.map(|()| self.party().offer(handle.slot, offset));
         if !matches!(offered, Ok(true)) {

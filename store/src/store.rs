@@ -5,6 +5,7 @@
 //! own cell, then the entry, then the block, then the index, then the seal.
 
 use crate::alloc::window::Window;
+use crate::detour::Copy;
 use crate::error::{CreateError, GetError, LayoutError, OpenError};
 use crate::hold::{Held, REFERENCE};
 use crate::keeper::{Keeper, Keeping};
@@ -127,6 +128,8 @@ pub(crate) struct Local {
     pub(crate) keeper: Mutex<Option<Keeper>>,
     /// One thread of a process spills at a time: two would bear the same name in a word.
     pub(crate) spilling: Mutex<()>,
+    /// What readers copied past a stopped spiller.
+    pub(crate) detours: Mutex<Vec<Copy>>,
 }
 
 pub(crate) struct Inner {
@@ -150,6 +153,7 @@ impl Local {
             window: Window::new(data, tables.chunk_count())?,
             keeper: Mutex::new(None),
             spilling: Mutex::new(()),
+            detours: Mutex::default(),
         })
     }
 }
