@@ -177,7 +177,9 @@ struct PutAndFree;
 
 impl Operation for PutAndFree {
     fn run(&mut self, world: &World) {
-        (0..3).for_each(|_| drop(try_put(&world.store, id_of(MADE), 100)));
+        (0..3).for_each(|_| {
+            let _ = try_put(&world.store, id_of(MADE), 100);
+        });
     }
 
     fn beside(&mut self, world: &World) {
@@ -314,11 +316,15 @@ impl Operation for Evict {
     }
 
     fn beside(&mut self, world: &World) {
-        Evict::CACHED.for_each(|index| drop(look(&world.store, &id_of(index))));
+        Evict::CACHED.for_each(|index| {
+            let _ = look(&world.store, &id_of(index));
+        });
     }
 
     fn clean(&mut self, world: &World) {
-        Evict::CACHED.for_each(|index| drop(world.store.delete(&id_of(index))));
+        Evict::CACHED.for_each(|index| {
+            let _ = world.store.delete(&id_of(index));
+        });
     }
 }
 

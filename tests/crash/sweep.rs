@@ -51,7 +51,9 @@ impl Operation for Sweep {
     }
 
     fn beside(&mut self, world: &World) {
-        DEAD_HAD.for_each(|index| drop(look(&world.store, &id_of(index))));
+        DEAD_HAD.for_each(|index| {
+            let _ = look(&world.store, &id_of(index));
+        });
         look(&world.store, &id_of(1));
         assert!(look(&world.store, &id_of(3)), "a cached object ended with its creator");
         world.store.reclaim();
