@@ -7,7 +7,7 @@ CARGO ?= cargo
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-test: lint loom ## Everything that proves the project right: lints, models, unit, crash, model and integration tests
+test: loom ## Everything that proves the project right: loom models, unit, crash, seeded model and integration tests
 	$(CARGO) test --workspace --exclude benches-compare
 
 lint: ## Formatting and clippy, warnings are errors

@@ -24,6 +24,9 @@ const MARK: u64 = 1 << 63;
 const SLOT_SHIFT: u32 = 39;
 const TAG_MASK: u64 = (1 << SLOT_SHIFT) - 1;
 
+/// Walks of one chain after which it cannot be that others change it: a stray store broke it.
+const WALKS_MAX: u32 = 1 << 14;
+
 fn link_to(handle: Handle) -> u64 {
     u64::from(handle.slot) << SLOT_SHIFT | handle.generation & TAG_MASK
 }
@@ -88,11 +91,12 @@ impl Tables {
     #[inline]
     pub(crate) fn find(&self, id: &ObjectId) -> Option<Handle> {
         let bucket = self.bucket(id);
-        loop {
+        for _ in 0..WALKS_MAX {
             if let Ok(found) = self.walk(bucket.load(Ordering::Acquire), id) {
                 return found;
             }
         }
+        None
     }
 
     /// Walks a chain from `link`; `Err` when it changed underfoot.
@@ -187,7 +191,13 @@ impl Party<'_> {
 
     /// Unlinks every marked entry of a chain; ends after a whole walk that met none.
     fn sweep_chain(&self, bucket: &AtomicU64, id: &ObjectId) {
-        while !self.sweep_chain_once(bucket, id) {}
+        for _ in 0..WALKS_MAX {
+            if self.sweep_chain_once(bucket, id) {
+                return;
+            }
+        }
+        // Nobody can walk it: it begins anew, and what was in it has only its handles left.
+        bucket.store(0, Ordering::SeqCst);
     }
 
     fn sweep_chain_once(&self, bucket: &AtomicU64, id: &ObjectId) -> bool {

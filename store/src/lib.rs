@@ -58,6 +58,8 @@ mod detour;
 mod error;
 #[cfg(not(feature = "loom"))]
 mod fork;
+#[cfg(all(any(test, feature = "testing"), not(feature = "loom")))]
+pub mod fuzz;
 mod hold;
 mod index;
 #[cfg(not(feature = "loom"))]

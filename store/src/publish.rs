@@ -20,6 +20,10 @@ pub(crate) const PUBLISHED: u32 = u32::MAX;
 /// The entry is named by handles only.
 pub(crate) const UNPUBLISHED: u32 = 0;
 
+/// Looks at a word that says another thread of this client publishes; more, and a stray store
+/// wrote it.
+const LOOKS_MAX: u32 = 1 << 16;
+
 impl Party<'_> {
     fn as_publisher(&self) -> u32 {
         u32::from(self.me) + 1
@@ -29,7 +33,7 @@ impl Party<'_> {
     /// another client is at it, this is true although the id may turn out to be taken.
     pub(crate) fn publish_held(&self, handle: Handle, id: &ObjectId) -> bool {
         let publisher = &self.tables.entry(handle.slot).publisher;
-        loop {
+        for _ in 0..LOOKS_MAX {
             let before = publisher.load(Ordering::SeqCst);
             if before == PUBLISHED || self.is_living_other(before) {
                 return true;
@@ -43,6 +47,7 @@ impl Party<'_> {
                 return self.publish_mine(handle, id);
             }
         }
+        true
     }
 
     fn is_living_other(&self, publisher: u32) -> bool {

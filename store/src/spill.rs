@@ -15,7 +15,7 @@
 
 use crate::error::GetError;
 use crate::hold::{Held, REFERENCE};
-use crate::layout::entry::{FLAG_FILE, IN_MEMORY};
+use crate::layout::entry::{FLAG_FILE, IN_MEMORY, ON_DISK};
 use crate::spill_file::{self, SpillError};
 use crate::state::{Snapshot, State};
 use crate::store::Inner;
@@ -24,6 +24,7 @@ use crate::tables::{Handle, Party};
 use crate::wait::Deadline;
 use std::path::PathBuf;
 use std::time::Duration;
+use store_shm::gate::GateError;
 
 /// How long a reader lets a spiller do its last stores before it takes it for stopped.
 const UNLOADING_PATIENCE: Duration = Duration::from_millis(1);
@@ -136,6 +137,8 @@ impl Inner {
                 std::thread::yield_now();
             } else if location & IN_MEMORY != 0 {
                 return Ok(location & !IN_MEMORY);
+            } else if location != ON_DISK {
+                return Err(self.misplaced(handle, location));
             } else if let Some(offset) = self.restore(handle)? {
                 return Ok(offset);
             }
@@ -147,11 +150,20 @@ impl Inner {
         self.tables.files.as_ref().map(|directory| directory.path().join(file_name(handle))).unwrap_or_default()
     }
 
+    /// A stray store hit where the value lies, or how long it is.
+    fn misplaced(&self, handle: Handle, offset: u64) -> GetError {
+        let (bytes, limit) = (self.size_of(handle.slot), self.tables.geometry.capacity_bytes);
+        GetError::Corrupt { id: self.id_of(handle.slot), source: GateError::OutOfBounds { offset, bytes, limit } }
+    }
+
     /// Reads the file into a block of this client and offers it; `None` when another was quicker.
     fn restore(&self, handle: Handle) -> Result<Option<u64>, GetError> {
         let entry = self.tables.entry(handle.slot);
         let id = self.id_of(handle.slot);
         let size = entry.size.load(Ordering::Relaxed);
+        if size > self.tables.geometry.capacity_bytes {
+            return Err(self.misplaced(handle, 0));
+        }
         let no_room = |source| GetError::NoRoom { id, source: Box::new(source) };
         let offset = self.block_or_wait(size, handle.slot, None).map_err(no_room)?;
         let mut block = self.unsealed_at(offset, size);

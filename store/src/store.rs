@@ -163,6 +163,10 @@ impl Store {
     /// but spill files; it is gone with the last process that maps it.
     pub fn in_process(config: Config) -> Result<Store, OpenError> {
         let geometry = Geometry::for_capacity(config.capacity_bytes, config.max_clients.clamp(2, CLIENTS_MAX))?;
+        Store::with_geometry(geometry, config)
+    }
+
+    pub(crate) fn with_geometry(geometry: Geometry, config: Config) -> Result<Store, OpenError> {
         let segment = Memfd::create("raylet-tables", geometry.offsets().total)?;
         let data = Memfd::create("raylet-data", geometry.capacity_bytes)?;
         let read_only = Memfd::from_fd(data.read_only()?)?;
@@ -417,8 +421,7 @@ impl Inner {
 
     /// What a container lists, each with a fresh reference; the caller pins the container.
     pub(crate) fn references_of(&self, container: Handle) -> impl Iterator<Item = Handle> + '_ {
-        let count = self.tables.entry(container.slot).children.load(Ordering::Acquire);
-        (0..count).filter_map(move |position| {
+        (0..self.tables.children_of(container.slot)).filter_map(move |position| {
             let child = self.tables.list_item(container.slot, position)?;
             (self.party().hold(child, REFERENCE) != Held::Gone).then_some(child)
         })

@@ -13,11 +13,17 @@ use crate::tables::Party;
 /// Flags that a creator sets and a promise does not have.
 const OF_A_VALUE: u32 = FLAG_ENCODING | FLAG_CACHED | FLAG_NAMED | FLAG_VALIDATED | FLAG_CHECKSUM;
 
+/// Turns that another thread gets to end its decision; more, and a stray store wrote the flag.
+const TURNS_MAX: u32 = 1 << 16;
+
 impl Party<'_> {
     /// Takes over whatever the dead decided about a slot, clears its cell, decides anew.
     pub(crate) fn sweep_cell(&self, dead: u16, slot: u32, work: &mut Work) {
         // Another thread of this client may be deciding over the slot (H2): it ends without us.
-        while !self.claim_decision(slot) {
+        for _ in 0..TURNS_MAX {
+            if self.claim_decision(slot) {
+                break;
+            }
             yield_now();
         }
         self.take_over(slot, dead, work);

@@ -106,7 +106,8 @@ impl Inner {
 
     pub(crate) fn not_sealed(&self, handle: Handle, deadline: Deadline) -> GetError {
         let word = Snapshot::unpack(self.tables.entry(handle.slot).word.load(Ordering::SeqCst));
-        let busy = matches!(word.state, State::Writing | State::Unloading);
+        let busy = matches!(word.state, State::Writing | State::Unloading)
+            && u64::from(word.decider) < self.tables.geometry.clients;
         GetError::NotSealed {
             id: self.id_of(handle.slot),
             waited: deadline.waited(),

@@ -6,6 +6,7 @@
 
 pub mod alone;
 pub mod chance;
+pub mod hostile;
 pub mod mixed;
 pub mod process;
 pub mod reuse;

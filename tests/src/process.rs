@@ -175,6 +175,25 @@ impl Victim {
         Step::Stopped
     }
 
+    /// Lets it run until it forks; the child stands before its first instruction, and the victim
+    /// in the middle of its fork.
+    ///
+    /// # Panics
+    ///
+    /// If it ends without forking.
+    pub fn run_to_fork(&mut self) -> Victim {
+        ptrace::setoptions(self.child.pid, ptrace::Options::PTRACE_O_TRACEFORK).expect("the victim is stopped");
+        ptrace::cont(self.child.pid, None).expect("the victim is stopped");
+        match waitpid(self.child.pid, None) {
+            Ok(WaitStatus::PtraceEvent(..)) => {}
+            other => panic!("the victim did not fork: {other:?}"),
+        }
+        let pid = ptrace::getevent(self.child.pid).expect("the victim is stopped") as i32;
+        let mut child = Victim { child: Child { pid: Pid::from_raw(pid), is_reaped: false } };
+        assert_eq!(child.wait_for_stop(), Step::Stopped, "a child ended before its first instruction");
+        child
+    }
+
     /// Kills it where it stands.
     pub fn kill(self) {
         self.child.kill();

@@ -171,6 +171,16 @@ impl World {
         assert!(found.iter().all(|child| references.iter().any(|given| given.handle() == child.handle())), "{found:?}");
     }
 
+    /// Sweeps everybody but the test itself, once they have ended.
+    pub fn bury(&self) {
+        self.store.reclaim();
+        // A victim's own children end by themselves, a little later.
+        while self.store.clients().len() > 1 || self.store.unswept_clients() > 0 {
+            std::thread::yield_now();
+            self.store.reclaim();
+        }
+    }
+
     /// What must hold while nothing is under way.
     pub fn check_calm(&self) {
         self.store.check_invariants();

@@ -106,7 +106,7 @@ impl Active {
         }
         (self.at, self.end) = (0, 0);
         let total: u32 = self.free.iter().map(|word| word.count_ones()).sum();
-        total - (GRANULES - self.granules) as u32
+        total.saturating_sub((GRANULES - self.granules) as u32)
     }
 
     fn occupy(&mut self, granule: usize, count: usize) {

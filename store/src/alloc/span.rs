@@ -61,7 +61,7 @@ impl Tables {
                 }
                 let head = self.span_word(first);
                 let is_span = !matches!(head.kind, Kind::Free | Kind::Body);
-                (is_span && chunk < first + self.span_chunks(first)).then_some((first, head))
+                (is_span && chunk < first.saturating_add(self.span_chunks(first))).then_some((first, head))
             }
             _ => Some((chunk, word)),
         }
@@ -127,10 +127,10 @@ impl Party<'_> {
                 None => run += 1,
                 Some((first, _)) => {
                     run = 0;
-                    at = at.max(first + self.tables.span_chunks(first).max(1) - 1);
+                    at = at.max(first.saturating_add(self.tables.span_chunks(first).max(1) - 1));
                 }
             }
-            at += 1;
+            at = at.saturating_add(1);
             if run == chunks {
                 match self.take_run(at - chunks, chunks) {
                     Some(claim) => {
@@ -336,7 +336,7 @@ impl Party<'_> {
     fn chunks_came_back(&self, first: u32, chunks: u32) {
         let header = self.tables.header();
         header.chunk_hint.fetch_min(u64::from(first), Ordering::Relaxed);
-        header.chunk_top_hint.fetch_max(u64::from(first + chunks), Ordering::Relaxed);
+        header.chunk_top_hint.fetch_max(u64::from(first) + u64::from(chunks), Ordering::Relaxed);
         if header.space.sleepers() > 0 {
             header.space.ring();
         }

@@ -159,6 +159,24 @@ impl Mutator {
     }
 }
 
+/// Valid tables of every type, to begin with.
+#[cfg(any(test, feature = "testing"))]
+pub fn seeds() -> Vec<Vec<u8>> {
+    use super::testing::{flat_types, nested_types, random_batch, schema_of};
+    let mut random = Mutator::new(99);
+    let types: Vec<_> = flat_types().into_iter().chain(nested_types()).collect();
+    let mut seeds = Vec::new();
+    for types in types.chunks(2) {
+        let schema = schema_of(types);
+        let batches: Vec<_> = (0..2).map(|_| random_batch(&mut random, &schema, 5, false)).collect();
+        let layout = super::Layout::plan(&schema, &batches).expect("every type can be encoded");
+        let mut seed = vec![0; layout.bytes()];
+        layout.write(&mut seed).expect("the plan gave its size");
+        seeds.push(seed);
+    }
+    seeds
+}
+
 /// Decodes bytes nobody vouches for, and touches every value of what comes out. Returns a number
 /// that depends on all values, or `None` if the bytes were refused.
 pub fn fuzz_decode(bytes: &[u8]) -> Option<u64> {

@@ -38,7 +38,7 @@ mod native;
 mod piece;
 mod place;
 mod schema;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 mod testing;
 #[cfg(test)]
 mod tests;

@@ -156,6 +156,7 @@ pub(super) fn nested_types() -> Vec<DataType> {
 }
 
 /// A random type that nests at most `depth` levels.
+#[cfg(test)]
 pub(super) fn random_type(random: &mut Mutator, depth: usize) -> DataType {
     use DataType::*;
     let flat = flat_types();

@@ -12,7 +12,7 @@ use arrow_buffer::{Buffer, MutableBuffer};
 use arrow_data::ArrayData;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 
-use super::fuzz::{Mutator, aligned, fuzz_decode, walk};
+use super::fuzz::{Mutator, aligned, fuzz_decode, seeds, walk};
 use super::testing::{flat_types, nested_types, random_batch, random_type, schema_of};
 use super::*;
 
@@ -297,20 +297,6 @@ fn buffers_of_other_writers_are_copied_only_where_rust_needs_it() {
 }
 
 /// Small files of many types, to mutate.
-fn seeds() -> Vec<Vec<u8>> {
-    let mut random = Mutator::new(99);
-    let types: Vec<_> = flat_types().into_iter().chain(nested_types()).collect();
-    let mut seeds = Vec::new();
-    for types in types.chunks(2) {
-        let schema = schema_of(types);
-        let batches: Vec<_> = (0..2)
-            .map(|_| random_batch(&mut random, &schema, 5, false))
-            .collect();
-        seeds.push(encode(&schema, &batches));
-    }
-    seeds
-}
-
 #[test]
 fn hostile_bytes_never_panic_and_what_is_accepted_is_valid() {
     let seeds = seeds();
