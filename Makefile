@@ -2,19 +2,27 @@
 
 CARGO ?= cargo
 
-.PHONY: help test lint loom demo bench-store soak fuzz clean
+.PHONY: help test crash lint loom demo bench-store soak fuzz clean
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
+# Four operations that take minutes each; `make crash` runs them with the others.
+LONG_CRASHES = --skip evict --skip first_put --skip create_large --skip create_without_room
+
 test: loom ## Everything that proves the project right: loom models, unit, crash, seeded model and integration tests
-	$(CARGO) test --workspace --exclude benches-compare
+	$(CARGO) test --workspace --exclude benches-compare --exclude tests
+	$(CARGO) test -p tests --test tidy --test behaviour --test model --test it
+	$(CARGO) test -p tests --test crash -- --test-threads=2 $(LONG_CRASHES)
+
+crash: ## Every operation interrupted behind every machine instruction, the long ones too
+	$(CARGO) test -p tests --test crash -- --test-threads=2
 
 lint: ## Formatting and clippy, warnings are errors
 	$(CARGO) clippy --workspace --exclude benches-compare --all-targets -- -D warnings
 
 loom: ## The protocol's source under loom: every interleaving within the bounds
-	$(CARGO) test -p store --features loom --lib models
+	$(CARGO) test --release -p store --features loom --lib models
 
 demo: ## Two processes, one object, no copy: what the store does, on your machine
 	$(CARGO) run --release -p raylet-client --example demo

@@ -5,7 +5,6 @@
 
 mod basic;
 mod disk;
-mod forking;
 mod lists;
 mod promise;
 mod sweep;
