@@ -68,9 +68,7 @@ impl Party<'_> {
     #[inline(always)]
     pub(crate) fn hold_fast(&self, handle: Handle, unit: u64) -> Result<u64, Unsettled> {
         let cell = self.tables.cell(self.me, handle.slot);
-        if cell.load(Ordering::Relaxed) == 0 {
-            self.tables.touch(self.me, handle.slot);
-        }
+        self.tables.touch(self.me, handle.slot);
         // SeqCst, then fence, then loads: pairs with the CAS and the loads in `condemn` (H3).
         let before = cell.fetch_add(unit, Ordering::SeqCst);
         fence_after_rmw();

@@ -44,6 +44,7 @@ struct Hop {
 }
 
 impl Tables {
+    #[inline(always)]
     fn bucket(&self, id: &ObjectId) -> &AtomicU64 {
         let (words, index) = id.words();
         // Multiply-and-fold of the 24 bytes that siblings share, as in wyhash.
@@ -88,9 +89,33 @@ impl Tables {
     }
 
     /// The living entry of `id`, if the index has one.
-    #[inline]
+    ///
+    /// Most often it is a sealed object at the head of its chain; that look is inlined, and the walk
+    /// is not: together they cost a get by id half as much again.
+    #[inline(always)]
     pub(crate) fn find(&self, id: &ObjectId) -> Option<Handle> {
         let bucket = self.bucket(id);
+        self.sealed_at(bucket.load(Ordering::Acquire), id).or_else(|| self.find_in_chain(bucket, id))
+    }
+
+    /// What `link` names, where that is a sealed object of this id that has not left the index.
+    #[inline(always)]
+    fn sealed_at(&self, link: u64, id: &ObjectId) -> Option<Handle> {
+        let slot = slot_of(link);
+        if !self.names_entry(slot) {
+            return None;
+        }
+        let entry = self.entry(slot);
+        let word = entry.word.load(Ordering::Acquire);
+        let generation = Snapshot::generation_of(word);
+        let is_sealed = word == Snapshot::sealed(generation);
+        let is_meant = (generation ^ link) & TAG_MASK == 0 && entry.has_id(id);
+        let is_listed = entry.next.load(Ordering::Acquire) & MARK == 0;
+        (is_sealed & is_meant & is_listed).then_some(Handle { slot, generation })
+    }
+
+    #[cold]
+    fn find_in_chain(&self, bucket: &AtomicU64, id: &ObjectId) -> Option<Handle> {
         for _ in 0..WALKS_MAX {
             if let Ok(found) = self.walk(bucket.load(Ordering::Acquire), id) {
                 return found;

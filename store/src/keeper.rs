@@ -124,9 +124,11 @@ fn watch(inner: &Weak<Inner>, shared: &Shared) {
         let Ok(count) = shared.epoll.wait(&mut events, EpollTimeout::NONE) else { continue };
         let Some(inner) = inner.upgrade() else { return };
         let ended = events[..count].iter().map(EpollEvent::data).filter(|&number| number != STOP);
-        let dead: Vec<u16> = ended.map(|number| number as u16).filter(|&number| inner.tables.client(number).is_dead()).collect();
-        // Watched anew if it is still there in a while: whoever sweeps it now may die over it.
-        shared.forget(&dead);
+        let ended: Vec<u16> = ended.map(|number| number as u16).collect();
+        // Watched anew if it is still there in a while: an event comes once, and whoever sweeps it
+        // now may die over it.
+        shared.forget(&ended);
+        let dead: Vec<u16> = ended.into_iter().filter(|&number| inner.tables.client(number).is_dead()).collect();
         inner.sweep(&dead);
     }
 }
@@ -136,9 +138,8 @@ fn keep(inner: &Weak<Inner>, shared: &Shared) {
     let mut idle = Idle::default();
     while !shared.stop.load(Ordering::SeqCst) {
         let Some(inner) = inner.upgrade() else { return };
-        let me = usize::from(inner.party().me);
-        let clients = inner.tables.clients.clone();
-        let seen = clients[me].doorbell.sequence();
+        let header = inner.tables.header.clone();
+        let seen = header[0].chores.sequence();
         inner.forget_unborn();
         let dead = shared.watch_all(&inner.tables, inner.party().me);
         inner.sweep(&dead);
@@ -147,7 +148,7 @@ fn keep(inner: &Weak<Inner>, shared: &Shared) {
         // Asleep it must not hold the store: the last user's drop ends it, and rings this bell.
         drop(inner);
         if !shared.stop.load(Ordering::SeqCst) {
-            let _ = clients[me].doorbell.sleep(seen, Some(ROUND));
+            let _ = header[0].chores.sleep(seen, Some(ROUND));
         }
     }
 }
@@ -194,7 +195,7 @@ impl Inner {
         let Some(keeper) = keeper else { return };
         keeper.shared.stop.store(true, Ordering::SeqCst);
         let _ = keeper.shared.wake.write(1);
-        self.tables.client(self.party().me).doorbell.ring();
+        self.tables.header().chores.ring();
         for thread in keeper.threads {
             // The last holder of the store may be one of these threads itself.
             if thread.thread().id() != thread::current().id() {

@@ -151,11 +151,9 @@ impl Tables {
         (1..self.clients_high() as u16).filter(|&number| self.client(number).read().state != ClientState::Free)
     }
 
-    /// Rings the bell of whoever keeps the store.
+    /// Wakes whoever keeps the store.
     pub(crate) fn ring_keeper(&self) {
-        if let Some(keeper) = self.keeper() {
-            self.client(keeper).doorbell.ring();
-        }
+        self.header().chores.ring();
     }
 
     pub(crate) fn keeper(&self) -> Option<u16> {

@@ -26,14 +26,14 @@ impl Store {
     /// A view of a sealed object, borrowed from the reference.
     ///
     /// Brings the bytes back from disk where they are there; fails if the value does not stand yet.
-    #[inline]
+    #[inline(always)]
     pub fn view<'a>(&'a self, object: &'a ObjectRef) -> Result<View<'a>, GetError> {
         let pinned = self.inner.party().pin_referenced(object.handle);
         self.inner.view_pinned(object.handle, pinned, || self.inner.find_offset(object.handle))
     }
 
     /// A view of the sealed object of this id, found through the index.
-    #[inline]
+    #[inline(always)]
     pub fn view_by_id(&self, id: &ObjectId) -> Result<View<'_>, GetError> {
         let Some(handle) = self.inner.tables.find(id) else {
             return Err(GetError::NotFound { id: *id });

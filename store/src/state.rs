@@ -83,6 +83,11 @@ impl Snapshot {
         }
     }
 
+    /// The generation alone, for who needs no more.
+    pub(crate) const fn generation_of(word: u64) -> u64 {
+        word & GENERATION_MASK
+    }
+
     pub(crate) const fn sealed(generation: u64) -> u64 {
         Snapshot { state: State::Sealed, decider: 0, generation }.pack()
     }

@@ -94,6 +94,7 @@ impl Tables {
         &self.cells[client as usize * self.geometry.slots as usize + slot as usize]
     }
 
+    #[inline(always)]
     fn touched_word(&self, client: u16, slot: u32) -> (&AtomicU64, u64) {
         let page = slot as u64 / CELLS_PER_PAGE;
         let words = self.geometry.touched_words() as usize;
@@ -108,6 +109,7 @@ impl Tables {
     }
 
     /// Before the first write to a page of a row, so that a sweeper looks at it.
+    #[inline(always)]
     pub(crate) fn touch(&self, client: u16, slot: u32) {
         let (word, bit) = self.touched_word(client, slot);
         if word.load(Ordering::Relaxed) & bit == 0 {

@@ -128,14 +128,23 @@ impl Inner {
             }
         }
         let bell = &self.tables.client(self.party().me).doorbell;
+        let mut look_up_at = LOOK_UP;
         loop {
             let seen = bell.sequence();
             if waiting.look(self, handles, count) {
                 return Ok(waiting.ready);
             }
-            let Some(left) = deadline.left() else { return Ok(waiting.ready) };
+            let waited = deadline.waited();
+            let Some(left) = deadline.timeout.checked_sub(waited).filter(|left| !left.is_zero()) else {
+                return Ok(waiting.ready);
+            };
+            // By time, not by sleeps: a waiter that is rung all the time has to notice too, and one
+            // that is rung once does not pay for it.
+            if waited >= look_up_at {
+                self.look_after_the_keeper()?;
+                look_up_at = waited + LOOK_UP;
+            }
             let _ = bell.sleep(seen, Some(left.min(LOOK_UP)));
-            self.look_after_the_keeper()?;
         }
     }
 

@@ -24,6 +24,8 @@ pub(crate) struct Header {
     pub(crate) keeper: AtomicU64,
     /// Rung when memory came back and somebody sleeps for it.
     pub(crate) space: Doorbell,
+    /// Rung when there is work for the keeper: not its client's bell, which rings for its values.
+    pub(crate) chores: Doorbell,
     /// Bytes that sleepers ask the keeper to free; fetch_max by them, swap by the keeper.
     pub(crate) wanted_bytes: AtomicU64,
     /// Set when a first large put asked for warm memory.
@@ -47,7 +49,7 @@ pub(crate) struct Header {
     pub(crate) evicted_objects: AtomicU64,
     pub(crate) swept_clients: AtomicU64,
     pub(crate) swept_holds: AtomicU64,
-    pub(crate) reserved_words: [AtomicU64; 7],
+    pub(crate) reserved_words: [AtomicU64; 6],
 }
 
 const _: () = assert!(size_of::<Header>() == 256 && size_of::<Header>() <= 4096);
