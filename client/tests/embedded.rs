@@ -64,8 +64,8 @@ fn what_is_held_outlives_the_raylet_and_waiting_ends() {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| other.get_by_id(&missing, Duration::from_secs(3600)));
         drop((object, driver));
-        let ended = waiting.join().unwrap();
-        assert!(matches!(ended, Err(GetError::RayletGone)), "{ended:?}");
+        let ended = waiting.join().unwrap().unwrap_err();
+        assert!(matches!(*ended, GetError::RayletGone), "{ended}");
     });
     assert_eq!(&got[..], b"kept");
     let refused = Client::connect(&options).unwrap_err();

@@ -33,7 +33,7 @@ impl Inner {
     }
 
     /// Has the value of an object in *unloading*, which the caller pinned, copied from its file.
-    pub(crate) fn detour(&self, handle: Handle) -> Result<u64, GetError> {
+    pub(crate) fn detour(&self, handle: Handle) -> Result<u64, Box<GetError>> {
         let mut copies = self.detours();
         copies.retain(|copy| self.is_pinned_here(copy.handle.slot));
         if !copies.iter().any(|copy| copy.handle == handle) {

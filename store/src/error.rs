@@ -291,10 +291,10 @@ pub enum NameError {
     },
     /// The record of the name could not be made.
     #[error(transparent)]
-    Create(#[from] CreateError),
+    Create(#[from] Box<CreateError>),
     /// The record of the name could not be read.
     #[error(transparent)]
-    Get(#[from] GetError),
+    Get(#[from] Box<GetError>),
 }
 
 /// Text that is no object id.

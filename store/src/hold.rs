@@ -79,15 +79,16 @@ impl Party<'_> {
         if known && stands { Ok(before + unit) } else { Err(Unsettled) }
     }
 
-    /// Takes a pin of an object that this client refers to: page and class are known (H6).
+    /// Takes a pin of an object that this client refers to: page and class are known (H6). Of the
+    /// generation the low bits are enough: it cannot change.
     #[inline(always)]
-    pub(crate) fn pin_referenced(&self, handle: Handle) -> Result<u64, Unsettled> {
-        let cell = self.tables.cell(self.me, handle.slot);
+    pub(crate) fn pin_referenced(&self, slot: u32, generation_tag: u64) -> Result<u64, Unsettled> {
+        let cell = self.tables.cell(self.me, slot);
         let before = cell.fetch_add(PIN, Ordering::SeqCst);
         fence_after_rmw();
-        debug_assert!(before & REFERENCES != 0, "H6: {handle:?} is not referenced");
-        let word = self.tables.entry(handle.slot).word.load(Ordering::SeqCst);
-        if word == Snapshot::sealed(handle.generation) { Ok(before + PIN) } else { Err(Unsettled) }
+        debug_assert!(before & REFERENCES != 0, "H6: slot {slot} is not referenced");
+        let word = self.tables.entry(slot).word.load(Ordering::SeqCst);
+        if Snapshot::is_sealed_as(word, generation_tag) { Ok(before + PIN) } else { Err(Unsettled) }
     }
 
     /// Takes a hold of `handle`, or finds that its life is over.

@@ -86,6 +86,8 @@ mod publish;
 #[cfg(not(feature = "loom"))]
 mod read;
 #[cfg(not(feature = "loom"))]
+mod read_ahead;
+#[cfg(not(feature = "loom"))]
 mod reclaim;
 #[cfg(not(feature = "loom"))]
 mod space;

@@ -73,36 +73,33 @@ impl Producer {
 
 impl Store {
     /// Copies `bytes` into a new object under a derived id.
-    pub fn put(&self, bytes: &[u8]) -> Result<ObjectRef, CreateError> {
+    pub fn put(&self, bytes: &[u8]) -> Result<ObjectRef, Box<CreateError>> {
         self.put_with(bytes, &CreateOptions::default())
     }
 
     /// Copies `bytes` into a new object.
-    pub fn put_with(&self, bytes: &[u8], options: &CreateOptions) -> Result<ObjectRef, CreateError> {
+    pub fn put_with(&self, bytes: &[u8], options: &CreateOptions) -> Result<ObjectRef, Box<CreateError>> {
         let inner = &self.inner;
         if options.id.is_some() {
-            let draft = inner.draft(bytes.len() as u64, options).map_err(|error| *error)?;
+            let draft = inner.draft(bytes.len() as u64, options)?;
             inner.unsealed(draft).bytes_mut().copy_from_slice(bytes);
             return Ok(self.finish(draft, options.checksum));
         }
         // Under a fresh id nobody can wait for it: sealed first, it enters the index whole.
-        let draft = match inner.begin(bytes.len() as u64, options) {
-            Ok(draft) => draft,
-            Err(error) => return Err(*error),
-        };
+        let draft = inner.begin(bytes.len() as u64, options)?;
         inner.unsealed(draft).bytes_mut().copy_from_slice(bytes);
         inner.before_seal(draft, options.checksum, !options.references.is_empty());
         inner.seal_unfound(draft.handle);
         if !options.by_handle_only && !inner.enter_fresh(draft.handle) {
-            return Err(*inner.not_entered(draft.handle));
+            return Err(inner.not_entered(draft.handle));
         }
         inner.want_warm_after(draft);
-        Ok(ObjectRef { inner: Arc::clone(inner), handle: draft.handle })
+        Ok(ObjectRef::new(inner, draft.handle))
     }
 
     /// A new object of `size` bytes to write in place; unless it is sealed, nothing of it remains.
-    pub fn create(&self, size: u64, options: &CreateOptions) -> Result<ObjectWriter, CreateError> {
-        let draft = self.inner.draft(size, options).map_err(|error| *error)?;
+    pub fn create(&self, size: u64, options: &CreateOptions) -> Result<ObjectWriter, Box<CreateError>> {
+        let draft = self.inner.draft(size, options)?;
         let unsealed = self.inner.unsealed(draft);
         let references = options.references.to_vec();
         Ok(ObjectWriter { store: self.clone(), draft, unsealed, _references: references, checksum: options.checksum, is_open: true })
@@ -115,7 +112,7 @@ impl Store {
         // Always with the bell: its id may be deleted by now, and somebody waits by reference.
         self.inner.seal_found(draft.handle);
         self.inner.want_warm_after(draft);
-        ObjectRef { inner: Arc::clone(&self.inner), handle: draft.handle }
+        ObjectRef::new(&self.inner, draft.handle)
     }
 }
 
@@ -205,14 +202,11 @@ impl Inner {
             }
             Ok(offset)
         });
-        furnished.map_err(|error| {
-            self.abort(handle);
-            Box::new(error)
-        })
+        furnished.inspect_err(|_| self.abort(handle))
     }
 
     /// Makes a fresh slot this client's: cell first, so that a sweeper finds it.
-    #[inline]
+    #[inline(always)]
     fn fill_entry(&self, slot: u32, id: &ObjectId, size: u64, flags: u32, state: State) -> u64 {
         let party = self.party();
         self.tables.touch(party.me, slot);
@@ -245,7 +239,7 @@ impl Inner {
     }
 
     /// An entry without a value that this client refers to.
-    pub(crate) fn promised(&self, id: &ObjectId) -> Result<Handle, CreateError> {
+    pub(crate) fn promised(&self, id: &ObjectId) -> Result<Handle, Box<CreateError>> {
         let slot = self.producer().heap.slot(self.party());
         let slot = match slot {
             Some(slot) => slot,
@@ -289,15 +283,15 @@ impl Inner {
     }
 
     /// Writes the list of references; what it names is counted at seal.
-    fn write_list(&self, slot: u32, options: &CreateOptions) -> Result<(), CreateError> {
-        let mut handles: Vec<Handle> = options.references.iter().map(|child| child.handle).collect();
+    fn write_list(&self, slot: u32, options: &CreateOptions) -> Result<(), Box<CreateError>> {
+        let mut handles: Vec<Handle> = options.references.iter().map(|child| child.handle()).collect();
         handles.sort_unstable_by_key(|handle| handle.slot);
         handles.dedup();
         if handles.len() > REFERENCES_MAX {
-            return Err(CreateError::TooManyReferences { count: handles.len(), limit: REFERENCES_MAX });
+            return Err(CreateError::TooManyReferences { count: handles.len(), limit: REFERENCES_MAX }.into());
         }
         if options.references.iter().any(|child| !std::ptr::eq(&*child.inner, self)) {
-            return Err(CreateError::ForeignReference { count: options.references.len() });
+            return Err(CreateError::ForeignReference { count: options.references.len() }.into());
         }
         let bytes = handles.len() as u64 * ITEM_BYTES;
         let offset = self.block_or_wait(bytes, slot, options.timeout)?;

@@ -59,7 +59,8 @@ impl ClientRecord {
             // Its whole start time may not be written yet: the word's part has to do.
             ClientState::Joining => match ProcessId::of(identity.pid) {
                 Some(process) => !identity.started_at(process.start_ticks) || process.is_dead(),
-                None => true,
+                // Gone, or no descriptor is left to look with, which is no death.
+                None => ProcessId { pid: identity.pid, start_ticks: 0 }.is_dead(),
             },
         }
     }

@@ -41,7 +41,7 @@ impl Store {
         };
         match self.put_with(&record(namespace, name), &options) {
             Ok(_) => Ok(()),
-            Err(CreateError::DuplicateObject { .. }) => {
+            Err(error) if matches!(*error, CreateError::DuplicateObject { .. }) => {
                 Err(NameError::Taken { namespace: namespace.to_owned(), name: name.to_owned() })
             }
             Err(error) => Err(error.into()),

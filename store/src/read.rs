@@ -27,26 +27,31 @@ impl Store {
     ///
     /// Brings the bytes back from disk where they are there; fails if the value does not stand yet.
     #[inline(always)]
-    pub fn view<'a>(&'a self, object: &'a ObjectRef) -> Result<View<'a>, GetError> {
-        let pinned = self.inner.party().pin_referenced(object.handle);
-        self.inner.view_pinned(object.handle, pinned, || self.inner.find_offset(object.handle))
+    pub fn view<'a>(&'a self, object: &'a ObjectRef) -> Result<View<'a>, Box<GetError>> {
+        let pinned = self.inner.party().pin_referenced(object.slot(), object.tag());
+        self.inner.view_pinned(object.slot(), pinned, || self.inner.find_offset(object.handle()))
     }
 
     /// A view of the sealed object of this id, found through the index.
     #[inline(always)]
-    pub fn view_by_id(&self, id: &ObjectId) -> Result<View<'_>, GetError> {
+    pub fn view_by_id(&self, id: &ObjectId) -> Result<View<'_>, Box<GetError>> {
         let Some(handle) = self.inner.tables.find(id) else {
-            return Err(GetError::NotFound { id: *id });
+            return Err(not_found(id));
         };
         let pinned = self.inner.party().hold_fast(handle, PIN);
-        self.inner.view_pinned(handle, pinned, || self.inner.find_slowly(handle, id))
+        self.inner.view_pinned(handle.slot, pinned, || self.inner.find_slowly(handle, id))
     }
+}
+
+#[cold]
+fn not_found(id: &ObjectId) -> Box<GetError> {
+    Box::new(GetError::NotFound { id: *id })
 }
 
 impl Inner {
     #[inline(always)]
-    pub(crate) fn view(&self, handle: Handle) -> Result<View<'_>, GetError> {
-        self.view_pinned(handle, self.party().hold_fast(handle, PIN), || self.find_offset(handle))
+    pub(crate) fn view(&self, handle: Handle) -> Result<View<'_>, Box<GetError>> {
+        self.view_pinned(handle.slot, self.party().hold_fast(handle, PIN), || self.find_offset(handle))
     }
 
     /// A view by a pin that was just taken.
@@ -56,16 +61,16 @@ impl Inner {
     #[inline(always)]
     fn view_pinned(
         &self,
-        handle: Handle,
+        slot: u32,
         pinned: Result<u64, Unsettled>,
         otherwise: impl FnOnce() -> Result<Found, Box<GetError>>,
-    ) -> Result<View<'_>, GetError> {
-        let location = self.tables.entry(handle.slot).location.load(Ordering::Acquire);
+    ) -> Result<View<'_>, Box<GetError>> {
+        let location = self.tables.entry(slot).location.load(Ordering::Acquire);
         let (slot, seen, offset) = match pinned {
-            Ok(seen) if location & IN_MEMORY != 0 => (handle.slot, seen, location & !IN_MEMORY),
+            Ok(seen) if location & IN_MEMORY != 0 => (slot, seen, location & !IN_MEMORY),
             _ => match otherwise() {
                 Ok(found) => (found.slot, PIN, found.offset),
-                Err(error) => return Err(*error),
+                Err(error) => return Err(error),
             },
         };
         match View::over(self, slot, seen, offset, self.tables.entry(slot).size.load(Ordering::Relaxed)) {
@@ -85,7 +90,7 @@ impl Inner {
             }
             handle = match self.tables.find(id) {
                 Some(now) if now != handle => now,
-                _ => return Err(Box::new(GetError::NotFound { id: *id })),
+                _ => return Err(not_found(id)),
             };
             let _ = self.party().hold_fast(handle, PIN);
         }
@@ -93,9 +98,9 @@ impl Inner {
 
     /// Not in the data: a private copy, or nonsense.
     #[cold]
-    fn view_elsewhere(&self, slot: u32, seen: u64, offset: u64) -> Result<View<'_>, GetError> {
+    fn view_elsewhere(&self, slot: u32, seen: u64, offset: u64) -> Result<View<'_>, Box<GetError>> {
         let copied = if offset == DETOUR { self.view_detour(slot, seen) } else { None };
-        copied.ok_or_else(|| *self.outside(slot, offset))
+        copied.ok_or_else(|| self.outside(slot, offset))
     }
 
     /// The tables say that an object lies where there is no data.
@@ -112,10 +117,10 @@ impl Inner {
         let party = self.party();
         let id = self.id_of(handle.slot);
         match party.settle(handle, PIN) {
-            Held::Gone => return Err(Box::new(GetError::NotFound { id })),
+            Held::Gone => return Err(not_found(&id)),
             Held::NoValue => {
                 party.release(handle.slot, PIN);
-                return Err(Box::new(self.not_sealed(handle, Deadline::after(Duration::ZERO))));
+                return Err(self.not_sealed(handle, Deadline::after(Duration::ZERO)));
             }
             Held::Value => {}
         }
@@ -124,7 +129,7 @@ impl Inner {
             Ok(offset) => Ok(Found { slot: handle.slot, offset }),
             Err(error) => {
                 party.release(handle.slot, PIN);
-                Err(Box::new(error))
+                Err(error)
             }
         }
     }

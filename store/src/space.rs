@@ -27,7 +27,7 @@ const NAMED_HOLDERS: usize = 5;
 impl Inner {
     /// A block for the object in `slot`, waiting for room as long as that can help.
     #[cold]
-    pub(crate) fn block_or_wait(&self, bytes: u64, slot: u32, timeout: Option<Duration>) -> Result<u64, CreateError> {
+    pub(crate) fn block_or_wait(&self, bytes: u64, slot: u32, timeout: Option<Duration>) -> Result<u64, Box<CreateError>> {
         let deadline = Deadline::after(timeout.unwrap_or(self.create_timeout));
         let wanting = &self.tables.client(self.party().me).wanting_kib;
         let kib = bytes.div_ceil(1024).min(u64::from(u32::MAX)) as u32;
@@ -36,7 +36,7 @@ impl Inner {
         found
     }
 
-    fn block_by(&self, bytes: u64, slot: u32, deadline: Deadline, before_sleep: impl Fn()) -> Result<u64, CreateError> {
+    fn block_by(&self, bytes: u64, slot: u32, deadline: Deadline, before_sleep: impl Fn()) -> Result<u64, Box<CreateError>> {
         let space = &self.tables.header().space;
         let mut is_first = true;
         loop {
@@ -56,19 +56,19 @@ impl Inner {
             self.tables.ring_keeper();
             let _ = space.sleep(seen, Some(left.min(LOOK_UP)));
             if self.is_keeper_gone() {
-                return Err(CreateError::RayletGone);
+                return Err(CreateError::RayletGone.into());
             }
         }
     }
 
-    fn try_block(&self, bytes: u64, slot: u32) -> Result<Option<u64>, CreateError> {
+    fn try_block(&self, bytes: u64, slot: u32) -> Result<Option<u64>, Box<CreateError>> {
         let party = self.party();
         let window = &self.local().window;
         if bytes > MEDIUM_MAX {
             // Whole chunks concern no heap: no thread of this process is held up by a large claim.
-            return Ok(large_block(party, window, bytes, slot)?);
+            return large_block(party, window, bytes, slot).map_err(|error| CreateError::from(error).into());
         }
-        Ok(self.producer().heap.block(party, window, bytes, slot)?)
+        self.producer().heap.block(party, window, bytes, slot).map_err(|error| CreateError::from(error).into())
     }
 
     /// What this thread can do for room by itself; true when something came back.
@@ -150,14 +150,14 @@ impl Inner {
         mine != 0 && !others && has_bytes && (stays || state == State::Writing)
     }
 
-    fn out_of_memory(&self, requested_bytes: u64, deadline: Deadline) -> CreateError {
-        CreateError::OutOfMemory {
+    fn out_of_memory(&self, requested_bytes: u64, deadline: Deadline) -> Box<CreateError> {
+        Box::new(CreateError::OutOfMemory {
             requested_bytes,
             free_bytes: self.tables.free_chunks() * CHUNK_BYTES,
             capacity_bytes: self.tables.geometry.capacity_bytes,
             waited: deadline.waited(),
             holders: self.largest_holders(),
-        }
+        })
     }
 
     fn largest_holders(&self) -> Vec<HolderShare> {
@@ -170,11 +170,11 @@ impl Inner {
 
     /// A slot once the table of entries seemed full.
     #[cold]
-    pub(crate) fn slot_after_sweep(&self) -> Result<u32, CreateError> {
+    pub(crate) fn slot_after_sweep(&self) -> Result<u32, Box<CreateError>> {
         self.reclaim();
         self.evict(1);
         let slot = self.producer().heap.slot(self.party());
-        slot.ok_or(CreateError::TooManyObjects { slots: self.tables.geometry.slots })
+        slot.ok_or_else(|| CreateError::TooManyObjects { slots: self.tables.geometry.slots }.into())
     }
 
     /// Sweeps every dead client, here and now.

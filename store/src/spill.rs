@@ -125,7 +125,7 @@ impl Inner {
     }
 
     /// Where the value of an object lies that this client has pinned; brings it back from disk.
-    pub(crate) fn bring_to_memory(&self, handle: Handle) -> Result<u64, GetError> {
+    pub(crate) fn bring_to_memory(&self, handle: Handle) -> Result<u64, Box<GetError>> {
         let entry = self.tables.entry(handle.slot);
         let deadline = Deadline::after(UNLOADING_PATIENCE);
         loop {
@@ -151,20 +151,20 @@ impl Inner {
     }
 
     /// A stray store hit where the value lies, or how long it is.
-    fn misplaced(&self, handle: Handle, offset: u64) -> GetError {
+    fn misplaced(&self, handle: Handle, offset: u64) -> Box<GetError> {
         let (bytes, limit) = (self.size_of(handle.slot), self.tables.geometry.capacity_bytes);
-        GetError::Corrupt { id: self.id_of(handle.slot), source: GateError::OutOfBounds { offset, bytes, limit } }
+        Box::new(GetError::Corrupt { id: self.id_of(handle.slot), source: GateError::OutOfBounds { offset, bytes, limit } })
     }
 
     /// Reads the file into a block of this client and offers it; `None` when another was quicker.
-    fn restore(&self, handle: Handle) -> Result<Option<u64>, GetError> {
+    fn restore(&self, handle: Handle) -> Result<Option<u64>, Box<GetError>> {
         let entry = self.tables.entry(handle.slot);
         let id = self.id_of(handle.slot);
         let size = entry.size.load(Ordering::Relaxed);
         if size > self.tables.geometry.capacity_bytes {
             return Err(self.misplaced(handle, 0));
         }
-        let no_room = |source| GetError::NoRoom { id, source: Box::new(source) };
+        let no_room = |source| Box::new(GetError::NoRoom { id, source });
         let offset = self.block_or_wait(size, handle.slot, None).map_err(no_room)?;
         let mut block = self.unsealed_at(offset, size);
         let read = spill_file::read_into(&self.spill_path(handle), *id.as_bytes(), block.bytes_mut());

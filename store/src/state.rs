@@ -25,6 +25,10 @@
 /// Number of bits of the generation.
 pub(crate) const GENERATION_BITS: u32 = 44;
 const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
+/// Low bits of a generation that tell the life of a slot from those around it.
+pub(crate) const TAG_BITS: u32 = 40;
+/// See [`TAG_BITS`].
+pub(crate) const TAG_MASK: u64 = (1 << TAG_BITS) - 1;
 const DECIDER_SHIFT: u32 = GENERATION_BITS;
 const STATE_SHIFT: u32 = 60;
 
@@ -81,6 +85,12 @@ impl Snapshot {
             decider: (word >> DECIDER_SHIFT) as u16,
             generation: word & GENERATION_MASK,
         }
+    }
+
+    /// Whether `word` is sealed in a generation whose low bits are `tag`.
+    #[inline(always)]
+    pub(crate) const fn is_sealed_as(word: u64, tag: u64) -> bool {
+        word & !(GENERATION_MASK & !TAG_MASK) == Snapshot::sealed(tag & TAG_MASK)
     }
 
     /// The generation alone, for who needs no more.

@@ -17,6 +17,7 @@ use crate::make::Producer;
 use crate::members::ClientId;
 use crate::object::{Encoding, Object, ObjectRef};
 use crate::object_id::ObjectId;
+use crate::read_ahead::ReadAhead;
 use crate::spill_directory::SpillDirectory;
 use crate::sync::Ordering;
 use crate::tables::{Handle, Party, Tables};
@@ -130,6 +131,7 @@ pub(crate) struct Local {
     pub(crate) spilling: Mutex<()>,
     /// What readers copied past a stopped spiller.
     pub(crate) detours: Mutex<Vec<Copy>>,
+    pub(crate) read_ahead: ReadAhead,
 }
 
 pub(crate) struct Inner {
@@ -154,6 +156,7 @@ impl Local {
             keeper: Mutex::new(None),
             spilling: Mutex::new(()),
             detours: Mutex::default(),
+            read_ahead: ReadAhead::new(tables.chunk_count()),
         })
     }
 }
@@ -261,19 +264,19 @@ impl Store {
     }
 
     /// An owned view of a sealed object; fails if the value does not stand yet.
-    pub fn get(&self, object: &ObjectRef) -> Result<Object, GetError> {
-        let view = self.inner.view(object.handle)?;
-        Ok(Object::from_view(&self.inner, object.handle, view))
+    pub fn get(&self, object: &ObjectRef) -> Result<Object, Box<GetError>> {
+        let view = self.inner.view(object.handle())?;
+        Ok(Object::from_view(&self.inner, object.handle(), view))
     }
 
     /// Waits for the value, at most `timeout`.
-    pub fn get_timeout(&self, object: &ObjectRef, timeout: Duration) -> Result<Object, GetError> {
-        self.inner.wait_ready(object.handle, Deadline::after(timeout))?;
+    pub fn get_timeout(&self, object: &ObjectRef, timeout: Duration) -> Result<Object, Box<GetError>> {
+        self.inner.wait_ready(object.handle(), Deadline::after(timeout))?;
         self.get(object)
     }
 
     /// The value of `id`: waits for somebody to seal it, at most `timeout`.
-    pub fn get_by_id(&self, id: &ObjectId, timeout: Duration) -> Result<Object, GetError> {
+    pub fn get_by_id(&self, id: &ObjectId, timeout: Duration) -> Result<Object, Box<GetError>> {
         let deadline = Deadline::after(timeout);
         if let Some(object) = self.inner.spin_for(id)
             && let Ok(view) = self.inner.view(object)
@@ -281,16 +284,16 @@ impl Store {
             return Ok(Object::from_view(&self.inner, object, view));
         }
         if timeout.is_zero() && !self.contains(id) {
-            return Err(GetError::NotFound { id: *id });
+            return Err(GetError::NotFound { id: *id }.into());
         }
-        let object = self.promise(id).map_err(|error| GetError::Promise(Box::new(error)))?;
-        self.inner.wait_ready(object.handle, deadline)?;
+        let object = self.promise(id).map_err(GetError::Promise)?;
+        self.inner.wait_ready(object.handle(), deadline)?;
         self.get(&object)
     }
 
     /// The values of several objects, all of them, at most `timeout`.
-    pub fn get_many(&self, objects: &[ObjectRef], timeout: Duration) -> Result<Vec<Object>, GetError> {
-        let handles: Vec<Handle> = objects.iter().map(|object| object.handle).collect();
+    pub fn get_many(&self, objects: &[ObjectRef], timeout: Duration) -> Result<Vec<Object>, Box<GetError>> {
+        let handles: Vec<Handle> = objects.iter().map(|object| object.handle()).collect();
         let deadline = Deadline::after(timeout);
         let ready = self.inner.wait_for(&handles, handles.len(), deadline)?;
         if let Some(missing) = ready.iter().position(|ready| !ready) {
@@ -300,8 +303,8 @@ impl Store {
     }
 
     /// Waits until `count` of the objects have values, at most `timeout`; which ones have, in order.
-    pub fn wait(&self, objects: &[ObjectRef], count: usize, timeout: Duration) -> Result<Vec<bool>, GetError> {
-        let handles: Vec<Handle> = objects.iter().map(|object| object.handle).collect();
+    pub fn wait(&self, objects: &[ObjectRef], count: usize, timeout: Duration) -> Result<Vec<bool>, Box<GetError>> {
+        let handles: Vec<Handle> = objects.iter().map(|object| object.handle()).collect();
         self.inner.wait_for(&handles, count.min(handles.len()), Deadline::after(timeout))
     }
 
@@ -310,7 +313,7 @@ impl Store {
         loop {
             let handle = self.inner.tables.find(id)?;
             if self.inner.party().hold(handle, REFERENCE) != Held::Gone {
-                return Some(ObjectRef { inner: Arc::clone(&self.inner), handle });
+                return Some(ObjectRef::new(&self.inner, handle));
             }
         }
     }
@@ -322,19 +325,19 @@ impl Store {
             return None;
         }
         let held = self.inner.party().hold(handle, REFERENCE);
-        (held != Held::Gone).then(|| ObjectRef { inner: Arc::clone(&self.inner), handle })
+        (held != Held::Gone).then(|| ObjectRef::new(&self.inner, handle))
     }
 
     /// A reference to the object of this id, which somebody will make: an entry without a value,
     /// unless there is one.
-    pub fn promise(&self, id: &ObjectId) -> Result<ObjectRef, CreateError> {
+    pub fn promise(&self, id: &ObjectId) -> Result<ObjectRef, Box<CreateError>> {
         loop {
             if let Some(object) = self.lookup(id) {
                 return Ok(object);
             }
             let handle = self.inner.promised(id)?;
             if self.inner.party().enter(handle, id).is_ok() {
-                return Ok(ObjectRef { inner: Arc::clone(&self.inner), handle });
+                return Ok(ObjectRef::new(&self.inner, handle));
             }
             self.inner.party().release(handle.slot, REFERENCE);
         }
@@ -358,10 +361,10 @@ impl Store {
 
     /// Has an object that only handles named found by its id. Nothing happens to one that was
     /// deleted. While another client publishes the same object, this returns at once.
-    pub fn publish(&self, object: &ObjectRef) -> Result<(), CreateError> {
+    pub fn publish(&self, object: &ObjectRef) -> Result<(), Box<CreateError>> {
         let id = object.id();
-        let stands = self.inner.party().publish_held(object.handle, &id);
-        if stands { Ok(()) } else { Err(CreateError::DuplicateObject { id }) }
+        let stands = self.inner.party().publish_held(object.handle(), &id);
+        if stands { Ok(()) } else { Err(CreateError::DuplicateObject { id }.into()) }
     }
 
     /// Forgets an id: it can be given again at once, and the object ends with its last hold.
@@ -372,11 +375,11 @@ impl Store {
 
     /// As [`Store::delete`], of an object one refers to.
     pub fn delete_object(&self, object: &ObjectRef) -> bool {
-        let entry = self.inner.tables.entry(object.handle.slot);
+        let entry = self.inner.tables.entry(object.slot());
         let first = entry.flags.fetch_or(FLAG_DELETED, Ordering::SeqCst) & FLAG_DELETED == 0;
         entry.flags.fetch_and(!(FLAG_CACHED | FLAG_NAMED), Ordering::SeqCst);
         if entry.flags.load(Ordering::SeqCst) & FLAG_INDEXED != 0 {
-            self.inner.party().unindex(object.handle.slot);
+            self.inner.party().unindex(object.slot());
         }
         first
     }

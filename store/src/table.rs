@@ -19,7 +19,7 @@ use arrow_schema::SchemaRef;
 pub enum BuildBatchError {
     /// No object could be made for it.
     #[error(transparent)]
-    Create(#[from] CreateError),
+    Create(#[from] Box<CreateError>),
     /// The columns were not filled as planned; the object was aborted.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -27,15 +27,15 @@ pub enum BuildBatchError {
 
 impl Store {
     /// Puts one batch.
-    pub fn put_batch(&self, batch: &RecordBatch) -> Result<ObjectRef, CreateError> {
+    pub fn put_batch(&self, batch: &RecordBatch) -> Result<ObjectRef, Box<CreateError>> {
         self.put_table(&batch.schema(), std::slice::from_ref(batch), &CreateOptions::default())
     }
 
     /// Puts a table: every buffer is copied once, to where it stays; slices are written compactly.
-    pub fn put_table(&self, schema: &SchemaRef, batches: &[RecordBatch], options: &CreateOptions) -> Result<ObjectRef, CreateError> {
-        let layout = Layout::plan(schema, batches)?;
+    pub fn put_table(&self, schema: &SchemaRef, batches: &[RecordBatch], options: &CreateOptions) -> Result<ObjectRef, Box<CreateError>> {
+        let layout = Layout::plan(schema, batches).map_err(CreateError::from)?;
         let mut writer = self.create_arrow(layout.bytes() as u64, options)?;
-        layout.write(&mut writer)?;
+        layout.write(&mut writer).map_err(CreateError::from)?;
         writer.mark_validated();
         Ok(writer.seal())
     }
@@ -56,22 +56,22 @@ impl Store {
         Ok(writer.seal())
     }
 
-    fn create_arrow(&self, bytes: u64, options: &CreateOptions) -> Result<ObjectWriter, CreateError> {
+    fn create_arrow(&self, bytes: u64, options: &CreateOptions) -> Result<ObjectWriter, Box<CreateError>> {
         self.create(bytes, &CreateOptions { encoding: Encoding::Arrow, ..options.clone() })
     }
 
     /// The table in an object: all its buffers point into shared memory and own the pin together.
-    pub fn get_table(&self, object: &ObjectRef) -> Result<Table, GetError> {
+    pub fn get_table(&self, object: &ObjectRef) -> Result<Table, Box<GetError>> {
         self.get(object)?.into_table()
     }
 }
 
 impl Object {
     /// The bytes as the table they encode; nothing is copied.
-    pub fn into_table(self) -> Result<Table, GetError> {
+    pub fn into_table(self) -> Result<Table, Box<GetError>> {
         let (id, handle, encoding) = (self.id(), self.handle(), self.encoding());
         if encoding != Encoding::Arrow {
-            return Err(GetError::WrongEncoding { id, found: encoding });
+            return Err(Box::new(GetError::WrongEncoding { id, found: encoding }));
         }
         let validated = self.inner().is_validated(handle);
         let store = self.store();

@@ -89,7 +89,7 @@ fn check_blocks_are_named(inner: &Inner) {
 impl Store {
     /// Moves one object to disk now; false where somebody views it.
     pub fn spill_now(&self, object: &ObjectRef) -> Result<bool, crate::spill_file::SpillError> {
-        self.inner.spill_one(object.handle.slot)
+        self.inner.spill_one(object.slot())
     }
 
     /// Spills until `bytes` came back; returns how many did.
@@ -99,7 +99,7 @@ impl Store {
 
     /// Whether a spiller stands between the two stores in which nobody can pin.
     pub fn is_unloading(&self, object: &ObjectRef) -> bool {
-        let word = self.inner.tables.entry(object.handle.slot).word.load(Ordering::SeqCst);
+        let word = self.inner.tables.entry(object.slot()).word.load(Ordering::SeqCst);
         Snapshot::unpack(word).state == State::Unloading
     }
 
@@ -110,7 +110,7 @@ impl Store {
 
     /// Whether the bytes of an object are known to be valid in its encoding.
     pub fn is_validated(&self, object: &ObjectRef) -> bool {
-        self.inner.is_validated(object.handle)
+        self.inner.is_validated(object.handle())
     }
 
     /// Ends this client as a kill would: what it holds stays in its row for a sweep, and nothing

@@ -94,7 +94,7 @@ impl Inner {
         self.spin.until(|| self.tables.find(id).filter(|&handle| self.is_ready(handle)))
     }
 
-    pub(crate) fn wait_ready(&self, handle: Handle, deadline: Deadline) -> Result<(), GetError> {
+    pub(crate) fn wait_ready(&self, handle: Handle, deadline: Deadline) -> Result<(), Box<GetError>> {
         if self.is_ready(handle) {
             return Ok(());
         }
@@ -104,19 +104,19 @@ impl Inner {
         }
     }
 
-    pub(crate) fn not_sealed(&self, handle: Handle, deadline: Deadline) -> GetError {
+    pub(crate) fn not_sealed(&self, handle: Handle, deadline: Deadline) -> Box<GetError> {
         let word = Snapshot::unpack(self.tables.entry(handle.slot).word.load(Ordering::SeqCst));
         let busy = matches!(word.state, State::Writing | State::Unloading)
             && u64::from(word.decider) < self.tables.geometry.clients;
-        GetError::NotSealed {
+        Box::new(GetError::NotSealed {
             id: self.id_of(handle.slot),
             waited: deadline.waited(),
             writer: busy.then(|| self.tables.client(word.decider).read().pid),
-        }
+        })
     }
 
     /// Waits until `count` of these objects, all of which this client holds, have values.
-    pub(crate) fn wait_for(&self, handles: &[Handle], count: usize, deadline: Deadline) -> Result<Vec<bool>, GetError> {
+    pub(crate) fn wait_for(&self, handles: &[Handle], count: usize, deadline: Deadline) -> Result<Vec<bool>, Box<GetError>> {
         let mut waiting = Waiting { ready: vec![false; handles.len()], count: 0 };
         let enough = self.spin.until(|| waiting.look(self, handles, count).then_some(()));
         if enough.is_some() || deadline.left().is_none() {
@@ -163,9 +163,9 @@ impl Inner {
     }
 
     /// Where a daemon keeps the store: fails once it has ended. Where survivors do: sweeps.
-    fn look_after_the_keeper(&self) -> Result<(), GetError> {
+    fn look_after_the_keeper(&self) -> Result<(), Box<GetError>> {
         if self.is_keeper_gone() {
-            return Err(GetError::RayletGone);
+            return Err(GetError::RayletGone.into());
         }
         self.sweep_if_nobody_keeps();
         Ok(())

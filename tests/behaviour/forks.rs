@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use store::{CreateOptions, Keeping, Lifetime, Store};
+use tests::Unboxed;
 use tests::alone;
 use tests::process::Child;
 use tests::shared::SharedWords;
@@ -228,9 +229,9 @@ alone!(a_fork_that_finds_no_free_number_says_so_and_harms_nobody {
     let store = Store::in_process(config).expect("a small store can be made");
     let object = store.put(b"the parent's").expect("there is room");
     Child::fork(|| {
-        let error = store.put(b"the child's").err();
+        let error = store.put(b"the child's").unboxed().err();
         assert!(matches!(error, Some(store::CreateError::Forked)), "{error:?}");
-        let again = store.put_with(b"", &under(id_of(1))).err();
+        let again = store.put_with(b"", &under(id_of(1))).unboxed().err();
         assert!(matches!(again, Some(store::CreateError::Forked)), "{again:?}");
         0
     }).succeed();

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 use store::{CreateError, CreateOptions, HolderShare, ObjectRef, Store};
+use tests::Unboxed;
 use tests::alone;
 use tests::process::Child;
 use tests::shared::SharedWords;
@@ -15,7 +16,7 @@ fn within(timeout: Duration) -> CreateOptions<'static> {
 }
 
 fn create(store: &Store, bytes: u64, timeout: Duration) -> Result<ObjectRef, CreateError> {
-    store.create(bytes, &within(timeout)).map(|writer| writer.seal())
+    store.create(bytes, &within(timeout)).unboxed().map(|writer| writer.seal())
 }
 
 /// A child that holds an object of so many bytes (with a view of it, if asked) until `words[0]` is 2.

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use store::{ClientId, Config, CreateError, CreateOptions, Handle, LayoutError, ObjectId, OpenError, Segments, Store};
 use store_shm::ProcessId;
 use store_shm::segment::Memfd;
+use tests::Unboxed;
 use tests::world::{check_empty, id_of};
 
 const CAPACITY: u64 = 4 * MIB;
@@ -179,11 +180,11 @@ fn a_full_table_of_objects_is_a_typed_error() {
     let store = small(CAPACITY);
     let slots = store.geometry().slots;
     let mut objects: Vec<_> = (1..slots).map(|_| store.put(b"").expect("a slot is free")).collect();
-    let error = store.put(b"").err();
+    let error = store.put(b"").unboxed().err();
     assert!(matches!(error, Some(CreateError::TooManyObjects { slots: found }) if found == slots), "{error:?}");
-    let error = store.promise(&id_of(1)).err();
+    let error = store.promise(&id_of(1)).unboxed().err();
     assert!(matches!(error, Some(CreateError::TooManyObjects { .. })), "{error:?}");
-    let error = store.create(10, &under(id_of(1))).err();
+    let error = store.create(10, &under(id_of(1))).unboxed().err();
     assert!(matches!(error, Some(CreateError::TooManyObjects { .. })), "{error:?}");
     objects.swap_remove(1000);
     drop(store.put(b"").expect("one slot came back"));

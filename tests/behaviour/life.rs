@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::thread;
 use std::time::{Duration, Instant};
 use store::{CreateError, CreateOptions, Encoding, GetError, Lifetime, ObjectId, ObjectState, Store};
+use tests::Unboxed;
 use tests::alone;
 use tests::process::Child;
 use tests::world::{check_empty, id_of};
@@ -16,7 +17,7 @@ fn what_is_written_in_place_can_be_read_once_it_is_sealed() {
     writer.copy_from_slice(b"place");
     assert_eq!(writer.id(), id_of(1));
     assert!(!store.contains(&id_of(1)), "an unsealed object has no value");
-    let early = store.view_by_id(&id_of(1)).map(|view| view.len());
+    let early = store.view_by_id(&id_of(1)).unboxed().map(|view| view.len());
     let me = std::process::id();
     assert!(
         matches!(early, Err(GetError::NotSealed { id, writer: Some(pid), .. }) if id == id_of(1) && pid == me),
@@ -44,7 +45,7 @@ fn an_aborted_object_leaves_nothing_and_its_id_is_free() {
             drop(writer)
         }
         assert!(!store.contains(&id_of(1)));
-        assert!(matches!(store.view_by_id(&id_of(1)).err(), Some(GetError::NotFound { .. })));
+        assert!(matches!(store.view_by_id(&id_of(1)).unboxed().err(), Some(GetError::NotFound { .. })));
     }
     store.put_with(b"again", &under(id_of(1))).expect("the id is free");
     check_empty(&store);
@@ -57,7 +58,7 @@ fn many_objects_are_got_at_once_or_the_missing_one_is_named() {
     let all = store.get_many(&objects, Duration::ZERO).expect("all are sealed");
     assert!(all.iter().zip(0u32..).all(|(object, n)| **object == n.to_le_bytes()));
     objects.insert(50, store.promise(&id_of(7)).expect("there is a slot"));
-    let missing = store.get_many(&objects, Duration::ZERO).err();
+    let missing = store.get_many(&objects, Duration::ZERO).unboxed().err();
     assert!(matches!(missing, Some(GetError::NotSealed { id, writer: None, .. }) if id == id_of(7)), "{missing:?}");
 }
 
@@ -65,11 +66,11 @@ fn many_objects_are_got_at_once_or_the_missing_one_is_named() {
 fn a_get_that_may_not_wait_does_not() {
     let store = small(4 * MIB);
     let start = Instant::now();
-    let absent = store.get_by_id(&id_of(1), Duration::ZERO).err();
+    let absent = store.get_by_id(&id_of(1), Duration::ZERO).unboxed().err();
     assert!(matches!(absent, Some(GetError::NotFound { id }) if id == id_of(1)), "{absent:?}");
     let promised = store.promise(&id_of(1)).expect("there is a slot");
-    assert!(matches!(store.get(&promised).err(), Some(GetError::NotSealed { .. })));
-    assert!(matches!(store.get_timeout(&promised, Duration::ZERO).err(), Some(GetError::NotSealed { .. })));
+    assert!(matches!(store.get(&promised).unboxed().err(), Some(GetError::NotSealed { .. })));
+    assert!(matches!(store.get_timeout(&promised, Duration::ZERO).unboxed().err(), Some(GetError::NotSealed { .. })));
     assert!(start.elapsed() < Duration::from_secs(5), "it waited {:?}", start.elapsed());
     drop(promised);
     check_empty(&store);
@@ -110,10 +111,10 @@ fn the_last_release_frees_an_object() {
 fn an_id_is_given_once() {
     let store = small(4 * MIB);
     let writer = store.create(3, &under(id_of(1))).expect("there is room");
-    let twice = store.create(3, &under(id_of(1))).err();
+    let twice = store.create(3, &under(id_of(1))).unboxed().err();
     assert!(matches!(twice, Some(CreateError::DuplicateObject { id }) if id == id_of(1)), "{twice:?}");
     let object = writer.seal();
-    let twice = store.put_with(b"other", &under(id_of(1))).err();
+    let twice = store.put_with(b"other", &under(id_of(1))).unboxed().err();
     assert!(matches!(twice, Some(CreateError::DuplicateObject { id }) if id == id_of(1)), "{twice:?}");
     assert_eq!(store.view(&object).expect("it is sealed").len(), 3, "the first one stands");
     drop(object);
@@ -131,7 +132,7 @@ fn objects_named_by_handle_only_are_published_under_their_id_later() {
     store.publish(&object).expect("the id is free");
     store.publish(&object).expect("it is published already");
     assert!(store.contains(&id_of(1)));
-    let taken = store.publish(&rival).err();
+    let taken = store.publish(&rival).unboxed().err();
     assert!(matches!(taken, Some(CreateError::DuplicateObject { id }) if id == id_of(1)), "{taken:?}");
     assert_eq!(&*store.view_by_id(&id_of(1)).expect("it is sealed"), b"hidden");
     drop((object, rival));
@@ -183,7 +184,7 @@ fn what_can_never_fit_is_refused_at_once() {
     let patient = CreateOptions { timeout: Some(Duration::from_secs(3600)), ..CreateOptions::default() };
     for size in [4 * MIB + 1, u64::MAX / 2, u64::MAX] {
         for options in [&patient, &CreateOptions { id: Some(id_of(1)), ..patient.clone() }] {
-            let error = store.create(size, options).map(|_| ()).err();
+            let error = store.create(size, options).unboxed().err();
             let expected = 4 * MIB;
             assert!(
                 matches!(error, Some(CreateError::TooLarge { requested_bytes, capacity_bytes })
@@ -203,7 +204,7 @@ fn an_object_may_take_the_whole_store() {
         let bytes = filled(u64::from(round), 4 * MIB);
         let object = store.put(&bytes).expect("the whole store is free");
         assert!(*store.view(&object).expect("it is sealed") == *bytes);
-        let full = store.put(b"one more").err();
+        let full = store.put(b"one more").unboxed().err();
         assert!(matches!(full, Some(CreateError::OutOfMemory { free_bytes: 0, .. })), "{full:?}");
     }
     check_empty(&store);

@@ -2,6 +2,7 @@
 
 use crate::common::{KIB, MIB, check_nothing_is_left, small, under, until};
 use store::{CreateError, CreateOptions, Lifetime, Store};
+use tests::Unboxed;
 use tests::world::{check_empty, id_of};
 
 const QUARTER: u64 = MIB;
@@ -76,7 +77,7 @@ fn a_cached_object_is_never_evicted_while_it_is_held() {
     drop(store.put_with(b"", &container).expect("the fourth can go"));
     drop(listed);
     assert!(!store.contains(&id_of(3)), "nobody held it");
-    let full = store.put_with(&vec![0; 2 * MIB as usize], &under(id_of(9))).err();
+    let full = store.put_with(&vec![0; 2 * MIB as usize], &under(id_of(9))).unboxed().err();
     assert!(matches!(full, Some(CreateError::OutOfMemory { .. })), "{full:?}");
     assert!((0..3).all(|index| store.contains(&id_of(index))), "an object that is held went");
     assert_eq!((viewed[0], store.view(&held).expect("it is held")[0]), (1, 0));
@@ -89,7 +90,7 @@ fn a_named_object_lives_until_it_is_deleted_whatever_the_pressure() {
     for _ in 0..20 {
         put(&store, Lifetime::Cached, 2);
         assert!(store.delete(&id_of(2)));
-        let full = store.put(&vec![0; 4 * MIB as usize]).err();
+        let full = store.put(&vec![0; 4 * MIB as usize]).unboxed().err();
         assert!(matches!(full, Some(CreateError::OutOfMemory { .. })), "{full:?}");
     }
     assert_eq!(store.view_by_id(&id_of(1)).expect("it is named")[0], 1);

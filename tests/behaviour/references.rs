@@ -4,6 +4,7 @@ use crate::common::{MIB, check_nothing_is_left, small, under};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use store::{CreateError, CreateOptions, ObjectRef, Store};
+use tests::Unboxed;
 use tests::world::{check_empty, id_of};
 
 const MANY: usize = 100_000;
@@ -59,7 +60,7 @@ fn references_into_another_store_are_refused() {
     let (store, other) = (small(4 * MIB), small(4 * MIB));
     let mine = store.put(b"mine").expect("there is room");
     let foreign = other.put(b"foreign").expect("there is room");
-    let error = store.put_with(b"", &listing(&[mine, foreign])).err();
+    let error = store.put_with(b"", &listing(&[mine, foreign])).unboxed().err();
     assert!(matches!(error, Some(CreateError::ForeignReference { count: 2 })), "{error:?}");
     check_empty(&store);
     check_empty(&other);

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use store::spill_file::SpillError;
 use store::{Config, CreateError, CreateOptions, GetError, Keeping, ObjectRef, ObjectState, Store};
 use tempfile::TempDir;
+use tests::Unboxed;
 use tests::alone;
 use tests::process::Child;
 
@@ -114,7 +115,7 @@ fn after_damage(damage: impl FnOnce(&Path)) -> SpillError {
     damage(&only_file(files.path()));
     let other = store.put(&filled(2, MIB)).expect("there is room");
     let used = store.usage().used_bytes;
-    let error = match store.get(&lost).err() {
+    let error = match store.get(&lost).unboxed().err() {
         Some(GetError::Restore { id, source }) if id == lost.id() => source,
         error => panic!("no such error: {error:?}"),
     };
@@ -160,7 +161,7 @@ fn the_file_of_another_object_is_not_taken_for_ones_own() {
     let object = store.put(&filled(1, MIB)).expect("there is room");
     assert!(store.spill_now(&object).expect("the disk is fine"));
     fs::write(only_file(files.path()), others).expect("the file is ours");
-    let error = store.get(&object).err();
+    let error = store.get(&object).unboxed().err();
     assert!(matches!(error, Some(GetError::Restore { source: SpillError::WrongObject { .. }, .. })), "{error:?}");
 }
 
@@ -173,10 +174,10 @@ fn a_spill_directory_that_went_away_loses_nothing_that_is_in_memory() {
     fs::remove_dir_all(files.path()).expect("the directory is ours");
     let spilled = store.spill_now(&kept);
     assert!(matches!(spilled, Err(SpillError::DirectoryMissing { .. })), "{spilled:?}");
-    let full = store.put(&filled(3, 3 * MIB)).err();
+    let full = store.put(&filled(3, 3 * MIB)).unboxed().err();
     assert!(matches!(full, Some(CreateError::OutOfMemory { .. })), "{full:?}");
     check(&store, 2, &kept);
-    let error = store.get(&lost).err();
+    let error = store.get(&lost).unboxed().err();
     let is_missing =
         |source: &SpillError| matches!(source, SpillError::FileMissing { .. } | SpillError::DirectoryMissing { .. });
     assert!(matches!(&error, Some(GetError::Restore { source, .. }) if is_missing(source)), "{error:?}");
@@ -220,7 +221,7 @@ fn on_a_full_disk(directory: &Path) {
     let spilled = store.spill_now(&first);
     assert!(matches!(spilled, Err(SpillError::NoSpace { needed_bytes, .. }) if needed_bytes > MIB), "{spilled:?}");
     assert!(files_in(directory).is_empty(), "a file that could not be finished is left");
-    let full = store.put(&filled(3, 3 * MIB)).err();
+    let full = store.put(&filled(3, 3 * MIB)).unboxed().err();
     assert!(matches!(full, Some(CreateError::OutOfMemory { .. })), "{full:?}");
     check(&store, 1, &first);
     check(&store, 2, &second);

@@ -16,6 +16,7 @@ use std::process::Command;
 use std::sync::Arc;
 use store::arrow::{BatchPlan, BuildError};
 use store::{BuildBatchError, CreateOptions, Encoding, GetError, Object, ObjectRef, Store};
+use tests::Unboxed;
 use tests::chance::Chance;
 use tests::world::id_of;
 
@@ -185,7 +186,7 @@ fn hostile_bytes_are_a_typed_error_and_stay_readable_as_bytes() {
             }),
         }
         let object = put_arrow(&store, &bytes);
-        match store.get_table(&object) {
+        match store.get_table(&object).unboxed() {
             Ok(_) => {}
             Err(GetError::Decode { id, .. }) if id == object.id() => {
                 assert!(!store.is_validated(&object));
@@ -203,7 +204,7 @@ fn hostile_bytes_are_a_typed_error_and_stay_readable_as_bytes() {
 fn what_is_no_table_is_not_taken_for_one() {
     let store = small(4 * MIB);
     let object = store.put(&foreign_file(&[batch(1)])).expect("there is room");
-    let error = store.get_table(&object).err();
+    let error = store.get_table(&object).unboxed().err();
     assert!(
         matches!(error, Some(GetError::WrongEncoding { id, found: Encoding::Raw }) if id == object.id()),
         "{error:?}"

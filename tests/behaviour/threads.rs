@@ -4,6 +4,7 @@ use crate::common::{MIB, check_nothing_is_left, filled, kept, under};
 use std::sync::Barrier;
 use std::thread;
 use store::{CreateError, GetError, ObjectRef, Store};
+use tests::Unboxed;
 use tests::chance::Chance;
 use tests::world::{check_content, content, id_of};
 
@@ -23,12 +24,12 @@ fn work(store: &Store, common: &ObjectRef, mut chance: Chance) {
                 own.push((round, object));
             }
             2 if !own.is_empty() => drop(own.swap_remove(chance.below(own.len() as u64) as usize)),
-            3 => match store.put_with(&content(&id, 300), &under(id)) {
+            3 => match store.put_with(&content(&id, 300), &under(id)).unboxed() {
                 Ok(object) => own.push((u64::MAX, object)),
                 Err(CreateError::DuplicateObject { .. }) => {}
                 Err(error) => panic!("a put of a shared id: {error}"),
             },
-            4 => match store.view_by_id(&id) {
+            4 => match store.view_by_id(&id).unboxed() {
                 Ok(view) => check_content(&id, &view),
                 Err(GetError::NotFound { .. } | GetError::NotSealed { .. }) => {}
                 Err(error) => panic!("a look at a shared id: {error}"),
@@ -73,7 +74,7 @@ fn of_eight_threads_that_make_the_same_id_exactly_one_does() {
         let made: Vec<Option<ObjectRef>> = thread::scope(|scope| {
             let make = |number: u64| {
                 barrier.wait();
-                match store.put_with(&number.to_le_bytes(), &under(id_of(round))) {
+                match store.put_with(&number.to_le_bytes(), &under(id_of(round))).unboxed() {
                     Ok(object) => {
                         assert_eq!(*store.view(&object).expect("it is sealed"), number.to_le_bytes());
                         Some(object)

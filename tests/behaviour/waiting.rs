@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 use store::{GetError, ObjectRef, Store};
+use tests::Unboxed;
 use tests::alone;
 use tests::chance::Chance;
 use tests::process::Child;
@@ -39,7 +40,7 @@ alone!(a_get_waits_for_what_another_process_seals {
 alone!(a_get_that_waits_in_vain_says_for_how_long_and_for_whom {
     let store = kept(16 * MIB);
     let timeout = Duration::from_millis(40);
-    let nobody = store.get_by_id(&id_of(1), timeout).err();
+    let nobody = store.get_by_id(&id_of(1), timeout).unboxed().err();
     assert!(matches!(nobody, Some(GetError::NotSealed { id, waited, writer: None }) if id == id_of(1) && waited >= timeout), "{nobody:?}");
     let words = SharedWords::new(1);
     let child = Child::fork(|| {
@@ -50,7 +51,7 @@ alone!(a_get_that_waits_in_vain_says_for_how_long_and_for_whom {
         0
     });
     until("the child writes", || words[0].load(Ordering::SeqCst) == 1);
-    let late = store.get_by_id(&id_of(1), timeout).err();
+    let late = store.get_by_id(&id_of(1), timeout).unboxed().err();
     let pid = child.pid().as_raw() as u32;
     assert!(matches!(late, Some(GetError::NotSealed { waited, writer: Some(found), .. }) if waited >= timeout && found == pid), "{late:?}");
     words[0].store(2, Ordering::SeqCst);

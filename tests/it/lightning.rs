@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use store::{Config, CreateError, CreateOptions, GetError, Keeping, Lifetime, ObjectId, ObjectRef, Store};
 use store_shm::liveness::ProcessId;
+use tests::Unboxed;
 use tests::alone;
 use tests::chance::Chance;
 use tests::mixed::{check, said};
@@ -84,7 +85,7 @@ fn put_and_end_for_ever(store: &Store, first: u64, done: &AtomicU64) -> ! {
     loop {
         for index in first..first + 8 {
             let id = id_of(index);
-            match store.put_with(&said(&id, 100), &under(id)) {
+            match store.put_with(&said(&id, 100), &under(id)).unboxed() {
                 Ok(object) => look(store, &object),
                 Err(CreateError::DuplicateObject { .. }) => {}
                 Err(error) => panic!("{error}"),
@@ -215,12 +216,12 @@ fn nobody_is_held_up(hit: Signal) {
         alarm(10, round);
         // The ids it is at may be its own for now; everything else is done, unswept and without waiting.
         for index in 10..18 {
-            match store.put_with(&said(&id_of(index), 100), &under(id_of(index))) {
+            match store.put_with(&said(&id_of(index), 100), &under(id_of(index))).unboxed() {
                 Ok(object) => look(&store, &object),
                 Err(CreateError::DuplicateObject { .. }) => {}
                 Err(error) => panic!("round {round}: {error}"),
             }
-            match store.view_by_id(&id_of(index)) {
+            match store.view_by_id(&id_of(index)).unboxed() {
                 Ok(view) => check(&id_of(index), &view),
                 Err(GetError::NotFound { .. } | GetError::NotSealed { .. }) => {}
                 Err(error) => panic!("round {round}: {error}"),
@@ -284,7 +285,7 @@ alone!(a_full_store_is_a_typed_error {
         stay()
     });
     await_word(&words[0], 1);
-    match store.put(&[7; 200_000]).map(|object| object.id()) {
+    match store.put(&[7; 200_000]).unboxed().map(|object| object.id()) {
         Err(CreateError::OutOfMemory { requested_bytes, capacity_bytes, holders, .. }) => {
             assert_eq!((requested_bytes, capacity_bytes), (200_000, 2 * MIB));
             let most = &holders[0];
@@ -293,7 +294,7 @@ alone!(a_full_store_is_a_typed_error {
         }
         other => panic!("a full store answered {other:?}"),
     }
-    let never = store.create(4 * MIB, &CreateOptions::default()).err();
+    let never = store.create(4 * MIB, &CreateOptions::default()).unboxed().err();
     assert!(matches!(never, Some(CreateError::TooLarge { requested_bytes, .. }) if requested_bytes == 4 * MIB), "{never:?}");
     holder.kill();
     drop(store.put(&[7; 200_000]).expect("what the dead held came back"));

@@ -42,11 +42,28 @@ pub(crate) struct Reference {
 
 impl Reference {
     /// A new object with one hold.
-    pub(crate) fn add(&mut self, id: ObjectId, handle: Handle, state: State, bytes: u64, lifetime: Lifetime, is_indexed: bool) -> Key {
+    pub(crate) fn add(
+        &mut self,
+        id: ObjectId,
+        handle: Handle,
+        state: State,
+        bytes: u64,
+        lifetime: Lifetime,
+        is_indexed: bool,
+    ) -> Key {
         let key = self.things.len();
         self.things.push(Thing {
-            id, handle, state, bytes, lifetime, is_indexed,
-            children: Vec::new(), holds: 1, pins: 0, listed: 0, is_deleted: false,
+            id,
+            handle,
+            state,
+            bytes,
+            lifetime,
+            is_indexed,
+            children: Vec::new(),
+            holds: 1,
+            pins: 0,
+            listed: 0,
+            is_deleted: false,
         });
         self.living.insert(key);
         self.by_handle.insert(handle, key);

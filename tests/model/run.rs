@@ -13,6 +13,7 @@ use store::{
 };
 use store_shm::liveness::ProcessId;
 use tempfile::TempDir;
+use tests::Unboxed;
 use tests::chance::Chance;
 use tests::world::{check_content, content, id_of};
 
@@ -158,7 +159,7 @@ impl Run {
         &mut self,
         client: usize,
         wish: &Wish,
-        make: impl FnOnce(&Store, &CreateOptions) -> Result<T, CreateError>,
+        make: impl FnOnce(&Store, &CreateOptions) -> Result<T, Box<CreateError>>,
     ) -> Option<(T, Vec<Key>)> {
         let mut references = Vec::new();
         let mut keys = Vec::new();
@@ -177,7 +178,7 @@ impl Run {
         };
         let before = wish.id.and_then(|id| self.map.index.get(&id).copied());
         let is_taken = before.is_some_and(|key| self.map.things[key].state != State::Promised);
-        match make(&self.clients[client].store, &options) {
+        match make(&self.clients[client].store, &options).unboxed() {
             Ok(made) => {
                 // It may have been evicted to make the room for this very call.
                 self.see_what_was_evicted();
@@ -201,7 +202,11 @@ impl Run {
             Some(key) => {
                 self.map.hold(key);
                 let thing = &mut self.map.things[key];
-                assert_eq!((thing.handle, thing.state), (handle, State::Promised), "a promise is kept in its own entry");
+                assert_eq!(
+                    (thing.handle, thing.state),
+                    (handle, State::Promised),
+                    "a promise is kept in its own entry"
+                );
                 (thing.state, thing.bytes, thing.lifetime) = (State::Writing, wish.bytes, wish.lifetime);
                 key
             }
@@ -273,7 +278,7 @@ impl Run {
             Some(error) => Err(error),
             None => store.get(object),
         };
-        match found {
+        match found.unboxed() {
             Ok(object) => {
                 assert!(is_sealed, "a value that does not stand was read");
                 self.check_bytes(key, &object);
@@ -407,7 +412,8 @@ impl Run {
     /// Asks for more than there is, so that everything evictable goes.
     fn evict(&mut self, client: usize) {
         let made = self.clients[client].store.create(CAPACITY_BYTES, &CreateOptions::default());
-        let is_viewed = self.map.living.iter().map(|&key| &self.map.things[key]).any(|thing| thing.pins * thing.bytes > 0);
+        let is_viewed =
+            self.map.living.iter().map(|&key| &self.map.things[key]).any(|thing| thing.pins * thing.bytes > 0);
         assert!(made.is_err() || !is_viewed, "P2: what is viewed stays in memory");
     }
 
@@ -426,11 +432,11 @@ impl Run {
                 let Some((key, object)) = references.get(at) else { return };
                 match store.bind(NAMESPACE, &name, object) {
                     Ok(()) => self.map.bind(name, *key),
-                    Err(NameError::Create(CreateError::OutOfMemory { .. })) => {}
+                    Err(NameError::Create(error)) if matches!(*error, CreateError::OutOfMemory { .. }) => {}
                     Err(error) => panic!("{error}"),
                 }
             }
-            (Err(NameError::Get(GetError::NoRoom { .. })), Some(_)) => {}
+            (Err(NameError::Get(error)), Some(_)) if matches!(*error, GetError::NoRoom { .. }) => {}
             (found, expected) => panic!("{name}: {found:?} instead of {expected:?}"),
         }
     }
@@ -597,7 +603,5 @@ fn settle(store: &Store) {
 
 fn files(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    entries
-        .flat_map(|entry| if entry.path().is_dir() { files(&entry.path()) } else { vec![entry.path()] })
-        .collect()
+    entries.flat_map(|entry| if entry.path().is_dir() { files(&entry.path()) } else { vec![entry.path()] }).collect()
 }

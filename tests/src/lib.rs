@@ -13,3 +13,15 @@ pub mod reuse;
 pub mod shared;
 pub mod stepping;
 pub mod world;
+
+/// An error out of the box that the store returns it in, so that a pattern can name it.
+pub trait Unboxed<T, E> {
+    /// The same result, the error by itself.
+    fn unboxed(self) -> Result<T, E>;
+}
+
+impl<T, E> Unboxed<T, E> for Result<T, Box<E>> {
+    fn unboxed(self) -> Result<T, E> {
+        self.map_err(|error| *error)
+    }
+}

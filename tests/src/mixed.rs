@@ -4,6 +4,7 @@
 //! can tell whether it is right, whichever process made it and whatever became of that process. It
 //! must not repeat the tests that kill at every instruction: here the instant is chance's.
 
+use crate::Unboxed;
 use crate::chance::Chance;
 use crate::process::{Child, alarm};
 use crate::shared::SharedWords;
@@ -257,7 +258,7 @@ impl Herd {
             &bytes,
             &CreateOptions { id: Some(id), timeout: Some(Duration::ZERO), ..CreateOptions::default() },
         );
-        match object {
+        match object.unboxed() {
             Ok(object) => check(&id, &self.store.view(&object).expect("what one has just sealed can be viewed")),
             Err(CreateError::OutOfMemory { .. }) => {}
             Err(error) => panic!("seed {}: the survivor's put failed: {error}", self.seed),
@@ -414,8 +415,8 @@ impl Worker<'_> {
         }
     }
 
-    fn made(&mut self, made: Result<ObjectRef, CreateError>) {
-        match made {
+    fn made(&mut self, made: Result<ObjectRef, Box<CreateError>>) {
+        match made.unboxed() {
             Ok(object) => self.keep(object),
             Err(CreateError::DuplicateObject { .. } | CreateError::OutOfMemory { .. }) => {}
             Err(error) => panic!("an object could not be made: {error}"),
@@ -435,7 +436,7 @@ impl Worker<'_> {
         let options = CreateOptions { by_handle_only: true, ..self.options(id) };
         let Ok(object) = self.store.put_with(&said(&id, size), &options) else { return };
         if self.chance.below(4) == 0 {
-            let published = self.store.publish(&object);
+            let published = self.store.publish(&object).unboxed();
             assert!(matches!(published, Ok(()) | Err(CreateError::DuplicateObject { .. })), "{published:?}");
         }
         self.leave_in_a_mailbox(object.handle());
@@ -466,7 +467,7 @@ impl Worker<'_> {
     fn create(&mut self) {
         let (id, size) = (self.any_id(), self.any_size());
         let options = self.options(id);
-        match self.store.create(size, &options) {
+        match self.store.create(size, &options).unboxed() {
             Ok(mut writer) => {
                 say(&id, &mut writer);
                 match self.chance.below(4) {
@@ -486,7 +487,7 @@ impl Worker<'_> {
         match self.store.view(object) {
             Ok(view) => check(&id, &view),
             Err(error) => {
-                excuse(&id, error);
+                excuse(&id, &error);
                 return false;
             }
         }
@@ -498,7 +499,7 @@ impl Worker<'_> {
         match self.chance.below(3) {
             0 => match self.store.view_by_id(&id) {
                 Ok(view) => check(&id, &view),
-                Err(error) => excuse(&id, error),
+                Err(error) => excuse(&id, &error),
             },
             1 => self.get_owned(&id),
             _ => {
@@ -516,7 +517,7 @@ impl Worker<'_> {
                 check(id, &object);
                 if self.views.len() < 3 { self.views.push(object) } else { self.views.clear() }
             }
-            Err(error) => excuse(id, error),
+            Err(error) => excuse(id, &error),
         }
     }
 
@@ -565,7 +566,7 @@ impl Worker<'_> {
         let id = id_of(CONTAINERS + self.chance.below(IDS));
         let container = match self.store.get_by_id(&id, Duration::ZERO) {
             Ok(container) => container,
-            Err(error) => return excuse(&id, error),
+            Err(error) => return excuse(&id, &error),
         };
         check(&id, &container);
         let listed = container.references();
@@ -579,7 +580,7 @@ impl Worker<'_> {
 
     fn promise(&mut self) {
         let id = self.any_id();
-        let object = match self.store.promise(&id) {
+        let object = match self.store.promise(&id).unboxed() {
             Ok(object) => object,
             Err(CreateError::OutOfMemory { .. }) => return,
             Err(error) => panic!("{id} could not be promised: {error}"),
@@ -604,7 +605,8 @@ impl Worker<'_> {
             0 if !self.kept.is_empty() => {
                 let object = self.chance.pick(&self.kept).clone();
                 match self.store.bind("soak", &name, &object) {
-                    Ok(()) | Err(NameError::Taken { .. } | NameError::Create(CreateError::OutOfMemory { .. })) => {}
+                    Ok(()) | Err(NameError::Taken { .. }) => {}
+                    Err(NameError::Create(error)) if matches!(*error, CreateError::OutOfMemory { .. }) => {}
                     Err(error) => panic!("a name could not be bound: {error}"),
                 }
             }
@@ -616,7 +618,7 @@ impl Worker<'_> {
                     self.look_at(&object);
                 }
                 Ok(None) => {}
-                Err(NameError::Get(error)) => excuse(&id_of(0), error),
+                Err(NameError::Get(error)) => excuse(&id_of(0), &error),
                 Err(error) => panic!("a name could not be looked up: {error}"),
             },
         }
@@ -630,7 +632,7 @@ impl Worker<'_> {
             return self.keep(object);
         }
         let options = self.options(id);
-        match self.store.create(LARGE_BYTES, &options) {
+        match self.store.create(LARGE_BYTES, &options).unboxed() {
             Ok(mut writer) => {
                 say(&id, &mut writer);
                 self.keep(writer.seal());
@@ -646,10 +648,10 @@ impl Worker<'_> {
 /// # Panics
 ///
 /// For everything else.
-fn excuse(id: &ObjectId, error: GetError) {
+fn excuse(id: &ObjectId, error: &GetError) {
     match error {
         GetError::NotFound { .. } | GetError::NotSealed { .. } | GetError::NoRoom { .. } => {}
-        GetError::Promise(error) if matches!(*error, CreateError::OutOfMemory { .. }) => {}
+        GetError::Promise(error) if matches!(**error, CreateError::OutOfMemory { .. }) => {}
         error => panic!("a get of {id} failed: {error}"),
     }
 }

@@ -3,6 +3,7 @@
 //! The one thing to know: the content of an object follows from its id and length, so whoever finds
 //! one can tell whether it is right. It must not know what a victim does.
 
+use crate::Unboxed;
 use std::time::Duration;
 use store::{Config, CreateError, CreateOptions, GetError, Keeping, ObjectId, ObjectRef, Store};
 use tempfile::TempDir;
@@ -23,11 +24,10 @@ pub fn id_of(index: u64) -> ObjectId {
 pub fn content(id: &ObjectId, bytes: u64) -> Vec<u8> {
     let seed = id.as_bytes().iter().fold(bytes, |mixed, &byte| mixed.wrapping_mul(31).wrapping_add(u64::from(byte)));
     let mut chance = crate::chance::Chance::new(seed);
-    let mut content = Vec::with_capacity(bytes as usize + 8);
-    while (content.len() as u64) < bytes {
-        content.extend_from_slice(&chance.next_u64().to_le_bytes());
+    let mut content = vec![0; bytes as usize];
+    for words in content.chunks_mut(8) {
+        words.copy_from_slice(&chance.next_u64().to_le_bytes()[..words.len()]);
     }
-    content.truncate(bytes as usize);
     content
 }
 
@@ -47,7 +47,7 @@ pub fn at_once(id: ObjectId) -> CreateOptions<'static> {
 
 /// Puts the object of that id.
 pub fn put(store: &Store, id: ObjectId, bytes: u64) -> Result<ObjectRef, CreateError> {
-    store.put_with(&content(&id, bytes), &at_once(id))
+    store.put_with(&content(&id, bytes), &at_once(id)).unboxed()
 }
 
 /// Looks at an object by id as a survivor may at any instant: what it finds, if anything, is right.
@@ -56,7 +56,7 @@ pub fn put(store: &Store, id: ObjectId, bytes: u64) -> Result<ObjectRef, CreateE
 ///
 /// If it finds something wrong.
 pub fn look(store: &Store, id: &ObjectId) -> bool {
-    match store.view_by_id(id) {
+    match store.view_by_id(id).unboxed() {
         Ok(view) => check_content(id, &view),
         Err(GetError::NotFound { .. } | GetError::NotSealed { .. }) => return false,
         Err(error) => panic!("a look at {id} failed: {error}"),
@@ -105,8 +105,6 @@ pub struct World {
     files: Option<TempDir>,
 }
 
-
-
 impl World {
     /// A world in a store of that capacity, without threads and without a disk.
     pub fn new(capacity_bytes: u64) -> World {
@@ -149,7 +147,10 @@ impl World {
     pub fn work(&self) {
         for neighbour in &self.neighbours {
             check_content(&neighbour.id, &self.store.view(&neighbour.object).expect("a neighbour can be viewed"));
-            check_content(&neighbour.id, &self.store.view_by_id(&neighbour.id).expect("a neighbour is found by its id"));
+            check_content(
+                &neighbour.id,
+                &self.store.view_by_id(&neighbour.id).expect("a neighbour is found by its id"),
+            );
             let again = self.store.refer(neighbour.object.handle()).expect("a neighbour is found by its handle");
             assert_eq!(again.id(), neighbour.id, "a handle names another object");
         }
@@ -221,7 +222,7 @@ fn check_every_slot_is_free(store: &Store) {
             Err(error) => break error,
         }
     };
-    assert!(matches!(full, CreateError::TooManyObjects { .. }), "{full}");
+    assert!(matches!(*full, CreateError::TooManyObjects { .. }), "{full}");
     // Slot 0 names nothing.
     assert_eq!(all.len() as u64, store.geometry().slots - 1, "slots are left with nobody");
     drop(all);

@@ -55,7 +55,7 @@ impl Active {
     }
 
     /// A block of `count` granules in a row, from the current run on.
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, count: usize) -> Option<usize> {
         while self.end - self.at < count {
             self.next_run()?;
@@ -168,7 +168,7 @@ impl Heap {
     }
 
     /// A small block from the current run, if it has room: no more than a bump and three stores.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn small_block(&mut self, party: Party, bytes: u64, slot: u32) -> Option<u64> {
         if bytes == 0 || bytes > SMALL_MAX {
             return None;

@@ -67,7 +67,7 @@ fn a_pin_of_a_reference_against_the_release_of_others() {
         world.give(2, 1, REFERENCE);
         let reader = start(&world, |world| {
             let party = world.party(1);
-            let seen = party.pin_referenced(OBJECT);
+            let seen = party.pin_referenced(OBJECT.slot, OBJECT.generation);
             assert!(seen.is_ok() || party.settle(OBJECT, PIN) == Held::Value);
             party.release(1, REFERENCE);
             world.read_bytes();

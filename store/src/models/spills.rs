@@ -72,7 +72,7 @@ fn a_spill_against_a_pin_of_a_reference() {
         world.give(2, 1, REFERENCE);
         let reader = start(&world, |world| {
             let party = world.party(2);
-            if party.pin_referenced(OBJECT).is_err() {
+            if party.pin_referenced(OBJECT.slot, OBJECT.generation).is_err() {
                 party.settle(OBJECT, PIN);
             } else if world.tables.entry(1).location.load(Ordering::Acquire) & IN_MEMORY != 0 {
                 world.read_bytes();

@@ -6,7 +6,7 @@
 
 use std::hint::black_box;
 
-use store::{CreateError, CreateOptions, GetError, ObjectRef, Store, View};
+use store::{CreateOptions, GetError, ObjectRef, Store, View};
 
 use super::new_store;
 use super::talk::Partner;
@@ -37,7 +37,7 @@ impl Crowd {
     fn time_puts(&self, by_handle_only: bool, source: &[u8], batches: usize) -> Result<Vec<f64>, BenchError> {
         let options = CreateOptions { by_handle_only, ..CreateOptions::default() };
         let put = || self.store.put_with(source, &options);
-        let samples: Result<_, CreateError> = time_batches_of_makings(batches, OPERATIONS_PER_BATCH, put);
+        let samples = time_batches_of_makings(batches, OPERATIONS_PER_BATCH, put);
         samples.map_err(BenchError::store("put"))
     }
 
@@ -59,14 +59,17 @@ pub(super) fn many(bench: &Bench) -> usize {
 }
 
 /// Times gets, the first line read and the view let go within each.
-fn time_gets<'a>(batches: usize, mut get: impl FnMut() -> Result<View<'a>, GetError>) -> Result<Vec<f64>, BenchError> {
+fn time_gets<'a>(
+    batches: usize,
+    mut get: impl FnMut() -> Result<View<'a>, Box<GetError>>,
+) -> Result<Vec<f64>, BenchError> {
     let (mut read, mut failed) = (0_u64, None);
     let samples = time_batches(batches, OPERATIONS_PER_BATCH, || match get() {
         Ok(view) => read = read.wrapping_add(read_first_line(&view)),
-        Err(error) => failed = Some(Box::new(error)),
+        Err(error) => failed = Some(error),
     });
     black_box(read);
-    failed.map_or(Ok(samples), |error| Err(BenchError::store("get")(*error)))
+    failed.map_or(Ok(samples), |error| Err(BenchError::store("get")(error)))
 }
 
 /// Gets of one object among a few, by handle.
