@@ -2,27 +2,25 @@
 
 CARGO ?= cargo
 
-.PHONY: help test crash lint loom demo bench-store soak fuzz clean
+.PHONY: help test crash lint loom check-aarch64 demo bench-store soak fuzz clean
 
 help: ## What there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-# Four operations that take minutes each; `make crash` runs them with the others.
-LONG_CRASHES = --skip evict --skip first_put --skip create_large --skip create_without_room
+test: ## Everything that proves the project right: lints, loom models, unit, crash, seeded model and integration tests
+	CARGO="$(CARGO)" .ci/run
 
-test: loom ## Everything that proves the project right: loom models, unit, crash, seeded model and integration tests
-	$(CARGO) test --workspace --exclude benches-compare --exclude tests
-	$(CARGO) test -p tests --test tidy --test behaviour --test model --test it
-	$(CARGO) test -p tests --test crash -- --test-threads=2 $(LONG_CRASHES)
-
-crash: ## Every operation interrupted behind every machine instruction, the long ones too
-	$(CARGO) test -p tests --test crash -- --test-threads=2
+crash: ## Every operation interrupted behind every machine instruction
+	CARGO="$(CARGO)" .ci/run crash
 
 lint: ## Formatting and clippy, warnings are errors
-	$(CARGO) clippy --workspace --exclude benches-compare --all-targets -- -D warnings
+	CARGO="$(CARGO)" .ci/run lint
 
 loom: ## The protocol's source under loom: every interleaving within the bounds
-	$(CARGO) test --release -p store --features loom --lib models
+	CARGO="$(CARGO)" .ci/run loom
+
+check-aarch64: ## Whether it compiles for aarch64, where the toolchain has its standard library
+	CARGO="$(CARGO)" .ci/run aarch64
 
 demo: ## Two processes, one object, no copy: what the store does, on your machine
 	$(CARGO) run --release -p raylet-client --example demo

@@ -257,6 +257,9 @@ pub enum GetError {
         /// Why.
         source: crate::arrow::DecodeError,
     },
+    /// The references of a parent process: the fork of a child could not be given its own.
+    #[error("this process was forked and could not become a client of its own: open the store again")]
+    Forked,
     /// The raylet has ended while the call waited.
     #[error("the raylet has ended")]
     RayletGone,

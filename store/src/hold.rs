@@ -57,6 +57,12 @@ pub(crate) struct Unsettled;
 pub(crate) type Work = Vec<u32>;
 
 impl Party<'_> {
+    /// A forked child that was refused a number of its own: it holds nothing, whatever it inherited.
+    #[inline(always)]
+    pub(crate) fn is_nobody(&self) -> bool {
+        self.me == 0
+    }
+
     fn class(&self) -> u64 {
         1 << (self.me % 64)
     }
@@ -67,6 +73,9 @@ impl Party<'_> {
     /// call left it, for [`Party::let_go_seen`].
     #[inline(always)]
     pub(crate) fn hold_fast(&self, handle: Handle, unit: u64) -> Result<u64, Unsettled> {
+        if self.is_nobody() {
+            return Err(Unsettled);
+        }
         let cell = self.tables.cell(self.me, handle.slot);
         self.tables.touch(self.me, handle.slot);
         // SeqCst, then fence, then loads: pairs with the CAS and the loads in `condemn` (H3).
@@ -83,6 +92,9 @@ impl Party<'_> {
     /// generation the low bits are enough: it cannot change.
     #[inline(always)]
     pub(crate) fn pin_referenced(&self, slot: u32, generation_tag: u64) -> Result<u64, Unsettled> {
+        if self.is_nobody() {
+            return Err(Unsettled);
+        }
         let cell = self.tables.cell(self.me, slot);
         let before = cell.fetch_add(PIN, Ordering::SeqCst);
         fence_after_rmw();
@@ -100,6 +112,9 @@ impl Party<'_> {
     /// Makes a hold that is already in the cell good, or takes it back.
     #[cold]
     pub(crate) fn settle(&self, handle: Handle, unit: u64) -> Held {
+        if self.is_nobody() {
+            return Held::Gone;
+        }
         let entry = self.tables.entry(handle.slot);
         entry.holders.fetch_or(self.class(), Ordering::SeqCst);
         fence_after_rmw();

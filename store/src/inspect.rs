@@ -165,7 +165,14 @@ impl Inner {
         let share = |(client, (held_bytes, pinned_bytes))| {
             let record = self.tables.client(client);
             let pid = record.read().pid;
-            HolderShare { client, pid, label: record.label_text(), held_bytes, pinned_bytes, is_stopped: is_stopped(pid) }
+            HolderShare {
+                client,
+                pid,
+                label: record.label_text(),
+                held_bytes,
+                pinned_bytes,
+                is_stopped: is_stopped(pid),
+            }
         };
         shares.into_iter().map(share).collect()
     }
@@ -197,7 +204,13 @@ impl Inner {
     fn taken_bytes(&self, first: u32) -> u64 {
         let kind = self.tables.span_word(first).kind;
         let granule_bytes = match kind {
-            Kind::Large => return if self.tables.span_is_taken(first) { u64::from(self.tables.span_chunks(first)) * CHUNK_BYTES } else { 0 },
+            Kind::Large => {
+                return if self.tables.span_is_taken(first) {
+                    u64::from(self.tables.span_chunks(first)) * CHUNK_BYTES
+                } else {
+                    0
+                };
+            }
             Kind::Medium | Kind::Filling => MEDIUM_GRANULE,
             _ => SMALL_GRANULE,
         };
@@ -207,7 +220,10 @@ impl Inner {
                 let (word, bit) = (granule / 64, 1 << (granule % 64));
                 bits.heads[word].load(Ordering::SeqCst) & !bits.freed[word].load(Ordering::SeqCst) & bit != 0
             })
-            .map(|granule| u64::from(Back::unpack(self.tables.back(first, granule).load(Ordering::SeqCst)).granules) * granule_bytes)
+            .map(|granule| {
+                u64::from(Back::unpack(self.tables.back(first, granule).load(Ordering::SeqCst)).granules)
+                    * granule_bytes
+            })
             .sum()
     }
 
@@ -265,7 +281,9 @@ fn object_state(state: State, location: u64) -> Option<ObjectState> {
         State::Free => None,
         State::Promised | State::Forsaken => Some(ObjectState::Promised),
         State::Writing => Some(ObjectState::Writing),
-        State::Sealed | State::Condemned if location & ON_DISK != 0 && location & IN_MEMORY == 0 => Some(ObjectState::OnDisk),
+        State::Sealed | State::Condemned if location & ON_DISK != 0 && location & IN_MEMORY == 0 => {
+            Some(ObjectState::OnDisk)
+        }
         State::Sealed | State::Condemned => Some(ObjectState::InMemory),
         State::Spilling | State::Unloading => Some(ObjectState::Spilling),
         State::Dead => Some(ObjectState::Ending),

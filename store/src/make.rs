@@ -53,7 +53,9 @@ impl Producer {
     /// A fresh prefix for 2^32 ids: random in its task part, the store's seed in its actor part.
     fn next_task(&mut self, seed: u64, me: u16) {
         let mut hasher = self.random.build_hasher();
-        hasher.write_u64(seed ^ u64::from(std::process::id()) ^ u64::from_ne_bytes(self.task[..8].try_into().expect("8 of 24")));
+        hasher.write_u64(
+            seed ^ u64::from(std::process::id()) ^ u64::from_ne_bytes(self.task[..8].try_into().expect("8 of 24")),
+        );
         self.task[..8].copy_from_slice(&hasher.finish().to_le_bytes());
         self.task[8..16].copy_from_slice(&seed.to_le_bytes());
         self.task[16..20].copy_from_slice(&u32::from(me).to_le_bytes());
@@ -102,7 +104,14 @@ impl Store {
         let draft = self.inner.draft(size, options)?;
         let unsealed = self.inner.unsealed(draft);
         let references = options.references.to_vec();
-        Ok(ObjectWriter { store: self.clone(), draft, unsealed, _references: references, checksum: options.checksum, is_open: true })
+        Ok(ObjectWriter {
+            store: self.clone(),
+            draft,
+            unsealed,
+            _references: references,
+            checksum: options.checksum,
+            is_open: true,
+        })
     }
 
     fn finish(&self, draft: Draft, checksum: bool) -> ObjectRef {
@@ -127,7 +136,9 @@ impl Inner {
     /// rare and large.)
     pub(crate) fn draft(&self, size: u64, options: &CreateOptions) -> Result<Draft, Box<CreateError>> {
         loop {
-            if let Some(id) = &options.id && let Some(found) = self.tables.find(id) {
+            if let Some(id) = &options.id
+                && let Some(found) = self.tables.find(id)
+            {
                 match self.adopt(found, id, size, options)? {
                     Some(draft) => return Ok(draft),
                     None => continue,
@@ -188,7 +199,13 @@ impl Inner {
 
     /// Gives a draft its block, if it has none yet, and its list; takes it back where that fails.
     #[cold]
-    fn furnish(&self, handle: Handle, size: u64, block: Option<u64>, options: &CreateOptions) -> Result<u64, Box<CreateError>> {
+    fn furnish(
+        &self,
+        handle: Handle,
+        size: u64,
+        block: Option<u64>,
+        options: &CreateOptions,
+    ) -> Result<u64, Box<CreateError>> {
         let slot = handle.slot;
         let furnished = match block {
             Some(offset) => Ok(offset),
@@ -250,7 +267,13 @@ impl Inner {
     }
 
     /// Makes somebody's promise this client's to write. `None`: the object ended meanwhile.
-    fn adopt(&self, found: Handle, id: &ObjectId, size: u64, options: &CreateOptions) -> Result<Option<Draft>, Box<CreateError>> {
+    fn adopt(
+        &self,
+        found: Handle,
+        id: &ObjectId,
+        size: u64,
+        options: &CreateOptions,
+    ) -> Result<Option<Draft>, Box<CreateError>> {
         let party = self.party();
         if party.me == 0 || size > self.tables.geometry.capacity_bytes {
             return Err(self.refusal(size));

@@ -72,7 +72,13 @@ impl Tables {
     }
 
     /// Takes a free number for `process`; its row may be written before it is made alive.
-    pub(crate) fn admit(&self, process: ProcessId, label: &str, parent: Option<u16>, now_ms: u32) -> Result<ClientId, OpenError> {
+    pub(crate) fn admit(
+        &self,
+        process: ProcessId,
+        label: &str,
+        parent: Option<u16>,
+        now_ms: u32,
+    ) -> Result<ClientId, OpenError> {
         for number in 1..self.geometry.clients as u16 {
             let record = self.client(number);
             let before = record.read();
@@ -85,7 +91,8 @@ impl Tables {
                 start_low: process.start_ticks as u32,
                 generation: before.generation.wrapping_add(1),
             };
-            let taken = record.identity.compare_exchange(before.pack(), joining.pack(), Ordering::SeqCst, Ordering::SeqCst);
+            let taken =
+                record.identity.compare_exchange(before.pack(), joining.pack(), Ordering::SeqCst, Ordering::SeqCst);
             if taken.is_err() {
                 continue;
             }
@@ -134,7 +141,11 @@ impl Tables {
         let before = record.read();
         let is_joining = before.state == ClientState::Joining && before.generation == client.generation;
         let leaving = Identity { state: ClientState::Leaving, ..before };
-        is_joining && record.identity.compare_exchange(before.pack(), leaving.pack(), Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        is_joining
+            && record
+                .identity
+                .compare_exchange(before.pack(), leaving.pack(), Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
     }
 
     /// A client that goes of its own accord: swept like a dead one.

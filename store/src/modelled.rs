@@ -77,14 +77,22 @@ macro_rules! modelled {
             }
 
             pub(crate) fn compare_exchange(
-                &self, current: $number, new: $number, success: Ordering, failure: Ordering,
+                &self,
+                current: $number,
+                new: $number,
+                success: Ordering,
+                failure: Ordering,
             ) -> Result<$number, $number> {
                 before_write();
                 self.0.compare_exchange(current, new, success, failure)
             }
 
             pub(crate) fn compare_exchange_weak(
-                &self, current: $number, new: $number, success: Ordering, failure: Ordering,
+                &self,
+                current: $number,
+                new: $number,
+                success: Ordering,
+                failure: Ordering,
             ) -> Result<$number, $number> {
                 self.compare_exchange(current, new, success, failure)
             }

@@ -115,6 +115,9 @@ impl Inner {
     #[cold]
     fn find_offset(&self, handle: Handle) -> Result<Found, Box<GetError>> {
         let party = self.party();
+        if party.is_nobody() {
+            return Err(Box::new(GetError::Forked));
+        }
         let id = self.id_of(handle.slot);
         match party.settle(handle, PIN) {
             Held::Gone => return Err(not_found(&id)),

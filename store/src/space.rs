@@ -27,7 +27,12 @@ const NAMED_HOLDERS: usize = 5;
 impl Inner {
     /// A block for the object in `slot`, waiting for room as long as that can help.
     #[cold]
-    pub(crate) fn block_or_wait(&self, bytes: u64, slot: u32, timeout: Option<Duration>) -> Result<u64, Box<CreateError>> {
+    pub(crate) fn block_or_wait(
+        &self,
+        bytes: u64,
+        slot: u32,
+        timeout: Option<Duration>,
+    ) -> Result<u64, Box<CreateError>> {
         let deadline = Deadline::after(timeout.unwrap_or(self.create_timeout));
         let wanting = &self.tables.client(self.party().me).wanting_kib;
         let kib = bytes.div_ceil(1024).min(u64::from(u32::MAX)) as u32;
@@ -36,7 +41,13 @@ impl Inner {
         found
     }
 
-    fn block_by(&self, bytes: u64, slot: u32, deadline: Deadline, before_sleep: impl Fn()) -> Result<u64, Box<CreateError>> {
+    fn block_by(
+        &self,
+        bytes: u64,
+        slot: u32,
+        deadline: Deadline,
+        before_sleep: impl Fn(),
+    ) -> Result<u64, Box<CreateError>> {
         let space = &self.tables.header().space;
         let mut is_first = true;
         loop {
@@ -114,9 +125,9 @@ impl Inner {
     /// Slots of objects that live, as of now.
     pub(crate) fn living_slots(&self) -> impl Iterator<Item = u32> + '_ {
         let slabs = self.tables.header().slabs_high.load(Ordering::SeqCst).min(self.tables.slabs.len() as u64);
-        (0..slabs as u32).flat_map(|slab| self.taken_in(slab)).filter(|&slot| {
-            Snapshot::unpack(self.tables.entry(slot).word.load(Ordering::SeqCst)).lives()
-        })
+        (0..slabs as u32)
+            .flat_map(|slab| self.taken_in(slab))
+            .filter(|&slot| Snapshot::unpack(self.tables.entry(slot).word.load(Ordering::SeqCst)).lives())
     }
 
     fn taken_in(&self, slab: u32) -> impl Iterator<Item = u32> + '_ {
@@ -133,7 +144,8 @@ impl Inner {
 
     /// Whether others, the spiller or the end of others could make room for `bytes`.
     fn could_come_back(&self, bytes: u64) -> bool {
-        let mine_for_good: u64 = self.living_slots().filter(|&slot| self.only_we_keep(slot)).map(|slot| self.size_of(slot)).sum();
+        let mine_for_good: u64 =
+            self.living_slots().filter(|&slot| self.only_we_keep(slot)).map(|slot| self.size_of(slot)).sum();
         self.tables.geometry.capacity_bytes.saturating_sub(mine_for_good) >= bytes
     }
 

@@ -153,7 +153,10 @@ impl Inner {
     /// A stray store hit where the value lies, or how long it is.
     fn misplaced(&self, handle: Handle, offset: u64) -> Box<GetError> {
         let (bytes, limit) = (self.size_of(handle.slot), self.tables.geometry.capacity_bytes);
-        Box::new(GetError::Corrupt { id: self.id_of(handle.slot), source: GateError::OutOfBounds { offset, bytes, limit } })
+        Box::new(GetError::Corrupt {
+            id: self.id_of(handle.slot),
+            source: GateError::OutOfBounds { offset, bytes, limit },
+        })
     }
 
     /// Reads the file into a block of this client and offers it; `None` when another was quicker.
@@ -192,4 +195,3 @@ impl Party<'_> {
         }
     }
 }
-

@@ -205,17 +205,9 @@ pub fn write(dir: &Path, name: &str, id: [u8; ID_BYTES], payload: &[u8]) -> Resu
     let path = dir.join(name);
     let payload_bytes = payload.len() as u64;
     if payload_bytes > PAYLOAD_BYTES_MAX {
-        return Err(SpillError::TooLarge {
-            path,
-            payload_bytes,
-            limit_bytes: PAYLOAD_BYTES_MAX,
-        });
+        return Err(SpillError::TooLarge { path, payload_bytes, limit_bytes: PAYLOAD_BYTES_MAX });
     }
-    let header = Header {
-        block_bytes: BLOCK_BYTES,
-        payload_bytes,
-        id,
-    };
+    let header = Header { block_bytes: BLOCK_BYTES, payload_bytes, id };
     let mut temporary = Temporary::create(dir, name, &header)?;
     let written = write_all(&mut temporary.file, &header, payload);
     written.map_err(|source| classify(source, &temporary.path, &header))?;
@@ -229,11 +221,7 @@ pub fn read_into(path: &Path, id: [u8; ID_BYTES], out: &mut [u8]) -> Result<(), 
     let mut file = File::open(path).map_err(|source| missing_file(source, path))?;
     let header = read_header(&mut file, path)?;
     if header.id != id {
-        return Err(SpillError::WrongObject {
-            path: path.to_owned(),
-            expected: id,
-            found: header.id,
-        });
+        return Err(SpillError::WrongObject { path: path.to_owned(), expected: id, found: header.id });
     }
     read_payload(&mut file, path, &header, out)
 }
@@ -241,10 +229,9 @@ pub fn read_into(path: &Path, id: [u8; ID_BYTES], out: &mut [u8]) -> Result<(), 
 /// Removes the spill file at `path`; one that is already gone is no error.
 pub fn remove(path: &Path) -> Result<(), SpillError> {
     match std::fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(SpillError::Io {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(SpillError::Io { path: path.to_owned(), source })
+        }
         _ => Ok(()),
     }
 }
@@ -254,10 +241,7 @@ pub fn remove(path: &Path) -> Result<(), SpillError> {
 /// A writer is gone when no process has its pid or the one that has it started at another time; in
 /// doubt (no `/proc`) the temporary stays.
 pub fn sweep_temporaries(dir: &Path) -> Result<u64, SpillError> {
-    let failed = |source| SpillError::Io {
-        path: dir.to_owned(),
-        source,
-    };
+    let failed = |source| SpillError::Io { path: dir.to_owned(), source };
     let entries = std::fs::read_dir(dir).map_err(|source| missing_directory(source, dir))?;
     let mut swept = 0;
     for entry in entries {
@@ -325,22 +309,11 @@ impl Header {
         }
         let version = u32_at(bytes, 8);
         if version != VERSION {
-            return Err(SpillError::WrongVersion {
-                path: path(),
-                expected: VERSION,
-                found: version,
-            });
+            return Err(SpillError::WrongVersion { path: path(), expected: VERSION, found: version });
         }
-        let (expected, found) = (
-            crc32fast::hash(&bytes[..CHECKSUM_AT]),
-            u32_at(bytes, CHECKSUM_AT),
-        );
+        let (expected, found) = (crc32fast::hash(&bytes[..CHECKSUM_AT]), u32_at(bytes, CHECKSUM_AT));
         if expected != found {
-            return Err(SpillError::CorruptHeader {
-                path: path(),
-                expected,
-                found,
-            });
+            return Err(SpillError::CorruptHeader { path: path(), expected, found });
         }
         let header = Header {
             block_bytes: u32_at(bytes, 12),
@@ -352,26 +325,14 @@ impl Header {
 
     /// The claims that arithmetic below relies on.
     fn check(self, path: impl Fn() -> PathBuf) -> Result<Header, SpillError> {
-        let Header {
-            block_bytes,
-            payload_bytes,
-            ..
-        } = self;
+        let Header { block_bytes, payload_bytes, .. } = self;
         if !(1..=BLOCK_BYTES).contains(&block_bytes) {
             let (found_bytes, limit_bytes) = (block_bytes, BLOCK_BYTES);
-            return Err(SpillError::BadBlockBytes {
-                path: path(),
-                found_bytes,
-                limit_bytes,
-            });
+            return Err(SpillError::BadBlockBytes { path: path(), found_bytes, limit_bytes });
         }
         if payload_bytes > PAYLOAD_BYTES_MAX {
             let limit_bytes = PAYLOAD_BYTES_MAX;
-            return Err(SpillError::TooLarge {
-                path: path(),
-                payload_bytes,
-                limit_bytes,
-            });
+            return Err(SpillError::TooLarge { path: path(), payload_bytes, limit_bytes });
         }
         Ok(self)
     }
@@ -392,11 +353,7 @@ impl Header {
 }
 
 fn u32_at(bytes: &[u8; HEADER_BYTES], offset: usize) -> u32 {
-    u32::from_le_bytes(
-        *bytes[offset..]
-            .first_chunk()
-            .expect("a constant offset inside the header"),
-    )
+    u32::from_le_bytes(*bytes[offset..].first_chunk().expect("a constant offset inside the header"))
 }
 
 fn write_all(file: &mut impl Write, header: &Header, payload: &[u8]) -> io::Result<()> {
@@ -410,46 +367,24 @@ fn write_all(file: &mut impl Write, header: &Header, payload: &[u8]) -> io::Resu
 
 fn read_header(source: &mut impl Read, path: &Path) -> Result<Header, SpillError> {
     let mut bytes = [0; HEADER_BYTES];
-    let mut position = Position {
-        path,
-        read: 0,
-        expected: HEADER_BYTES as u64,
-    };
+    let mut position = Position { path, read: 0, expected: HEADER_BYTES as u64 };
     position.fill(source, &mut bytes)?;
     Header::decode(&bytes, path)
 }
 
-fn read_payload(
-    source: &mut impl Read,
-    path: &Path,
-    header: &Header,
-    out: &mut [u8],
-) -> Result<(), SpillError> {
+fn read_payload(source: &mut impl Read, path: &Path, header: &Header, out: &mut [u8]) -> Result<(), SpillError> {
     if header.payload_bytes != out.len() as u64 {
         let (expected_bytes, found_bytes) = (out.len() as u64, header.payload_bytes);
-        return Err(SpillError::WrongSize {
-            path: path.to_owned(),
-            expected_bytes,
-            found_bytes,
-        });
+        return Err(SpillError::WrongSize { path: path.to_owned(), expected_bytes, found_bytes });
     }
-    let mut position = Position {
-        path,
-        read: HEADER_BYTES as u64,
-        expected: header.file_bytes(),
-    };
+    let mut position = Position { path, read: HEADER_BYTES as u64, expected: header.file_bytes() };
     for (block, bytes) in (0_u64..).zip(out.chunks_mut(header.block_bytes as usize)) {
         let mut sum = [0; CHECKSUM_BYTES as usize];
         position.fill(source, bytes)?;
         position.fill(source, &mut sum)?;
         let (expected, found) = (header.block_checksum(block, bytes), u32::from_le_bytes(sum));
         if expected != found {
-            return Err(SpillError::Corrupt {
-                path: path.to_owned(),
-                block,
-                expected,
-                found,
-            });
+            return Err(SpillError::Corrupt { path: path.to_owned(), block, expected, found });
         }
     }
     position.finish(source)
@@ -468,11 +403,7 @@ impl Position<'_> {
             match self.read_some(source, out)? {
                 0 => {
                     let (path, expected_bytes) = (self.path.to_owned(), self.expected);
-                    return Err(SpillError::Truncated {
-                        path,
-                        expected_bytes,
-                        found_bytes: self.read,
-                    });
+                    return Err(SpillError::Truncated { path, expected_bytes, found_bytes: self.read });
                 }
                 count => {
                     self.read += count as u64;
@@ -487,10 +418,7 @@ impl Position<'_> {
     fn finish(&mut self, source: &mut impl Read) -> Result<(), SpillError> {
         match self.read_some(source, &mut [0])? {
             0 => Ok(()),
-            _ => Err(SpillError::TrailingBytes {
-                path: self.path.to_owned(),
-                expected_bytes: self.expected,
-            }),
+            _ => Err(SpillError::TrailingBytes { path: self.path.to_owned(), expected_bytes: self.expected }),
         }
     }
 
@@ -499,10 +427,7 @@ impl Position<'_> {
             match source.read(out) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(source) => {
-                    return Err(SpillError::Io {
-                        path: self.path.to_owned(),
-                        source,
-                    });
+                    return Err(SpillError::Io { path: self.path.to_owned(), source });
                 }
                 Ok(count) => return Ok(count),
             }
@@ -522,24 +447,15 @@ impl Temporary {
         let path = dir.join(Writer::current().temporary_name(name));
         let mut options = OpenOptions::new();
         let options = options.write(true).create_new(true).mode(0o600);
-        let file = options
-            .open(&path)
-            .map_err(|source| match source.raw_os_error() {
-                Some(ENOSPC | EDQUOT) => classify(source, &path, header),
-                _ => missing_directory(source, dir),
-            })?;
-        Ok(Temporary {
-            file,
-            path,
-            published: false,
-        })
+        let file = options.open(&path).map_err(|source| match source.raw_os_error() {
+            Some(ENOSPC | EDQUOT) => classify(source, &path, header),
+            _ => missing_directory(source, dir),
+        })?;
+        Ok(Temporary { file, path, published: false })
     }
 
     fn publish(mut self, path: &Path) -> Result<(), SpillError> {
-        let failed = |source| SpillError::Io {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| SpillError::Io { path: path.to_owned(), source };
         std::fs::rename(&self.path, path).map_err(failed)?;
         self.published = true;
         Ok(())
@@ -566,10 +482,7 @@ impl Writer {
     fn current() -> Writer {
         let pid = std::process::id();
         // Without /proc the start is 0 and, by the same lack, nobody is ever found gone.
-        Writer {
-            pid,
-            start_ticks: start_ticks(pid).unwrap_or(0),
-        }
+        Writer { pid, start_ticks: start_ticks(pid).unwrap_or(0) }
     }
 
     /// `<name>.<pid>-<start>-<count>.tmp`: the count keeps the threads of one writer apart.
@@ -577,10 +490,7 @@ impl Writer {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         // Relaxed: the number only has to differ from the others.
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        format!(
-            "{name}.{}-{}-{count}{TEMPORARY_SUFFIX}",
-            self.pid, self.start_ticks
-        )
+        format!("{name}.{}-{}-{count}{TEMPORARY_SUFFIX}", self.pid, self.start_ticks)
     }
 
     fn is_gone(&self) -> bool {
@@ -593,10 +503,7 @@ impl Writer {
 fn writer_of(name: &str) -> Option<Writer> {
     let (_, parts) = name.strip_suffix(TEMPORARY_SUFFIX)?.rsplit_once('.')?;
     let mut parts = parts.split('-');
-    let writer = Writer {
-        pid: parts.next()?.parse().ok()?,
-        start_ticks: parts.next()?.parse().ok()?,
-    };
+    let writer = Writer { pid: parts.next()?.parse().ok()?, start_ticks: parts.next()?.parse().ok()? };
     let _count: u64 = parts.next()?.parse().ok()?;
     parts.next().is_none().then_some(writer)
 }
@@ -611,15 +518,10 @@ fn start_ticks(pid: u32) -> Option<u64> {
 }
 
 fn check_name(name: &str) -> Result<(), SpillError> {
-    let plain = name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    let bad =
-        !plain || name.is_empty() || name.starts_with('.') || name.ends_with(TEMPORARY_SUFFIX);
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    let bad = !plain || name.is_empty() || name.starts_with('.') || name.ends_with(TEMPORARY_SUFFIX);
     match bad {
-        true => Err(SpillError::BadName {
-            name: name.to_owned(),
-        }),
+        true => Err(SpillError::BadName { name: name.to_owned() }),
         false => Ok(()),
     }
 }
@@ -631,15 +533,8 @@ const EDQUOT: i32 = 122;
 fn classify(source: io::Error, path: &Path, header: &Header) -> SpillError {
     let (path, payload_bytes) = (path.to_owned(), header.payload_bytes);
     match source.raw_os_error() {
-        Some(ENOSPC | EDQUOT) => SpillError::NoSpace {
-            path,
-            needed_bytes: header.file_bytes(),
-        },
-        Some(EFBIG) => SpillError::TooLarge {
-            path,
-            payload_bytes,
-            limit_bytes: 0,
-        },
+        Some(ENOSPC | EDQUOT) => SpillError::NoSpace { path, needed_bytes: header.file_bytes() },
+        Some(EFBIG) => SpillError::TooLarge { path, payload_bytes, limit_bytes: 0 },
         _ => SpillError::Io { path, source },
     }
 }
@@ -647,9 +542,7 @@ fn classify(source: io::Error, path: &Path, header: &Header) -> SpillError {
 fn missing_directory(source: io::Error, dir: &Path) -> SpillError {
     let path = dir.to_owned();
     match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-            SpillError::DirectoryMissing { path }
-        }
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => SpillError::DirectoryMissing { path },
         _ => SpillError::Io { path, source },
     }
 }
@@ -680,9 +573,7 @@ mod tests {
         }
         fn names(&self) -> Vec<String> {
             let entries = std::fs::read_dir(&self.0).unwrap();
-            let mut names: Vec<_> = entries
-                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-                .collect();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
             names.sort();
             names
         }
@@ -706,11 +597,7 @@ mod tests {
 
     fn file(payload: &[u8], block_bytes: u32) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let header = Header {
-            block_bytes,
-            payload_bytes: payload.len() as u64,
-            id: ID,
-        };
+        let header = Header { block_bytes, payload_bytes: payload.len() as u64, id: ID };
         write_all(&mut bytes, &header, payload).unwrap();
         assert_eq!(bytes.len() as u64, header.file_bytes());
         bytes
@@ -725,16 +612,7 @@ mod tests {
     fn bytes_come_back_at_every_block_boundary() {
         let scratch = Scratch::new("boundary");
         let block = BLOCK_BYTES as usize;
-        for bytes in [
-            0,
-            1,
-            63,
-            block - 1,
-            block,
-            block + 1,
-            3 * block,
-            3 * block + 5,
-        ] {
+        for bytes in [0, 1, 63, block - 1, block, block + 1, 3 * block, 3 * block + 5] {
             let payload = payload(bytes);
             write(&scratch.0, "object", ID, &payload).unwrap();
             let mut out = vec![0; bytes];
@@ -742,13 +620,7 @@ mod tests {
             assert!(out == payload, "payload of {bytes} bytes");
         }
         assert_eq!(scratch.names(), ["object"]);
-        let mode = scratch
-            .0
-            .join("object")
-            .metadata()
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = scratch.0.join("object").metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         remove(&scratch.0.join("object")).unwrap();
         remove(&scratch.0.join("object")).unwrap();
@@ -774,36 +646,15 @@ mod tests {
         let good = file(&payload(100), 33);
         for length in 0..good.len() {
             let error = parse(&good[..length], &mut [0; 100]).unwrap_err();
-            let SpillError::Truncated {
-                expected_bytes,
-                found_bytes,
-                ..
-            } = error
-            else {
+            let SpillError::Truncated { expected_bytes, found_bytes, .. } = error else {
                 panic!("{error} at {length}");
             };
-            let expected = if length < HEADER_BYTES {
-                HEADER_BYTES
-            } else {
-                good.len()
-            };
-            assert_eq!(
-                (expected_bytes, found_bytes),
-                (expected as u64, length as u64)
-            );
+            let expected = if length < HEADER_BYTES { HEADER_BYTES } else { good.len() };
+            assert_eq!((expected_bytes, found_bytes), (expected as u64, length as u64));
         }
         let longer = [&good[..], &[0]].concat();
         let error = parse(&longer, &mut [0; 100]).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                SpillError::TrailingBytes {
-                    expected_bytes: 180,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, SpillError::TrailingBytes { expected_bytes: 180, .. }), "{error}");
     }
 
     #[test]
@@ -812,53 +663,22 @@ mod tests {
         let (first, second) = (64..100, 100..136);
         let swapped = [&good[..64], &good[second], &good[first]].concat();
         let error = parse(&swapped, &mut [0; 64]).unwrap_err();
-        assert!(
-            matches!(error, SpillError::Corrupt { block: 0, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, SpillError::Corrupt { block: 0, .. }), "{error}");
     }
 
     #[test]
     fn header_claims_are_checked() {
-        let header = |block_bytes, payload_bytes| Header {
-            block_bytes,
-            payload_bytes,
-            id: ID,
-        };
+        let header = |block_bytes, payload_bytes| Header { block_bytes, payload_bytes, id: ID };
         let read = |header: Header| parse(&header.encode(), &mut []).unwrap_err();
         let error = read(header(0, 0));
-        assert!(
-            matches!(error, SpillError::BadBlockBytes { found_bytes: 0, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, SpillError::BadBlockBytes { found_bytes: 0, .. }), "{error}");
         let error = read(header(BLOCK_BYTES + 1, 0));
         assert!(matches!(error, SpillError::BadBlockBytes { .. }), "{error}");
         let error = read(header(1, u64::MAX));
-        assert!(
-            matches!(
-                error,
-                SpillError::TooLarge {
-                    payload_bytes: u64::MAX,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, SpillError::TooLarge { payload_bytes: u64::MAX, .. }), "{error}");
         let error = read(header(1, PAYLOAD_BYTES_MAX));
-        assert!(
-            matches!(
-                error,
-                SpillError::WrongSize {
-                    expected_bytes: 0,
-                    ..
-                }
-            ),
-            "{error}"
-        );
-        assert_eq!(
-            header(1, PAYLOAD_BYTES_MAX).file_bytes(),
-            64 + 5 * PAYLOAD_BYTES_MAX
-        );
+        assert!(matches!(error, SpillError::WrongSize { expected_bytes: 0, .. }), "{error}");
+        assert_eq!(header(1, PAYLOAD_BYTES_MAX).file_bytes(), 64 + 5 * PAYLOAD_BYTES_MAX);
     }
 
     #[test]
@@ -867,20 +687,10 @@ mod tests {
         write(&scratch.0, "object", ID, b"bytes").unwrap();
         let path = scratch.0.join("object");
         let error = read_into(&path, [8; ID_BYTES], &mut [0; 5]).unwrap_err();
-        assert!(
-            matches!(error, SpillError::WrongObject { found: ID, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, SpillError::WrongObject { found: ID, .. }), "{error}");
         assert!(error.to_string().contains(&"08".repeat(ID_BYTES)));
         let error = read_into(&path, ID, &mut [0; 6]).unwrap_err();
-        assert!(matches!(
-            error,
-            SpillError::WrongSize {
-                expected_bytes: 6,
-                found_bytes: 5,
-                ..
-            }
-        ));
+        assert!(matches!(error, SpillError::WrongSize { expected_bytes: 6, found_bytes: 5, .. }));
         let error = read_into(&scratch.0.join("none"), ID, &mut []).unwrap_err();
         assert!(matches!(error, SpillError::FileMissing { .. }), "{error}");
     }
@@ -894,47 +704,22 @@ mod tests {
         assert!(matches!(error, SpillError::Io { .. }), "{error}");
         assert_eq!(scratch.names(), ["object"]);
         let error = write(&scratch.0.join("gone"), "object", ID, b"bytes").unwrap_err();
-        assert!(
-            matches!(error, SpillError::DirectoryMissing { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, SpillError::DirectoryMissing { .. }), "{error}");
         for name in ["", "..", "a/b", ".hidden", "object.tmp", "a\0b"] {
             let error = write(&scratch.0, name, ID, b"bytes").unwrap_err();
-            assert!(
-                matches!(error, SpillError::BadName { .. }),
-                "{name:?}: {error}"
-            );
+            assert!(matches!(error, SpillError::BadName { .. }), "{name:?}: {error}");
         }
     }
 
     #[test]
     fn full_disk_says_how_much_was_needed() {
-        let header = Header {
-            block_bytes: BLOCK_BYTES,
-            payload_bytes: 10,
-            id: ID,
-        };
+        let header = Header { block_bytes: BLOCK_BYTES, payload_bytes: 10, id: ID };
         let failed = |errno| classify(io::Error::from_raw_os_error(errno), Path::new("x"), &header);
         for errno in [ENOSPC, EDQUOT] {
             let error = failed(errno);
-            assert!(
-                matches!(
-                    error,
-                    SpillError::NoSpace {
-                        needed_bytes: 78,
-                        ..
-                    }
-                ),
-                "{error}"
-            );
+            assert!(matches!(error, SpillError::NoSpace { needed_bytes: 78, .. }), "{error}");
         }
-        assert!(matches!(
-            failed(EFBIG),
-            SpillError::TooLarge {
-                payload_bytes: 10,
-                ..
-            }
-        ));
+        assert!(matches!(failed(EFBIG), SpillError::TooLarge { payload_bytes: 10, .. }));
         assert!(matches!(failed(5), SpillError::Io { .. }));
         // The device that is always full takes the same way through the writer.
         let mut full = OpenOptions::new().write(true).open("/dev/full").unwrap();
@@ -946,31 +731,17 @@ mod tests {
     fn temporaries_of_the_dead_are_swept_and_of_the_living_kept() {
         let scratch = Scratch::new("sweep");
         let living = Writer::current();
-        let reused_pid = Writer {
-            start_ticks: living.start_ticks + 1,
-            ..living
-        };
-        let dead = Writer {
-            pid: u32::MAX,
-            start_ticks: 1,
-        };
+        let reused_pid = Writer { start_ticks: living.start_ticks + 1, ..living };
+        let dead = Writer { pid: u32::MAX, start_ticks: 1 };
         let kept = living.temporary_name("object");
-        for name in [
-            &kept,
-            &reused_pid.temporary_name("a.b"),
-            &dead.temporary_name("c"),
-            "d.tmp",
-        ] {
+        for name in [&kept, &reused_pid.temporary_name("a.b"), &dead.temporary_name("c"), "d.tmp"] {
             std::fs::write(scratch.0.join(name), b"half").unwrap();
         }
         std::fs::write(scratch.0.join("object"), b"whole").unwrap();
         assert_eq!(sweep_temporaries(&scratch.0).unwrap(), 2);
         assert_eq!(scratch.names(), ["d.tmp", "object", &kept]);
         let error = sweep_temporaries(&scratch.0.join("gone")).unwrap_err();
-        assert!(
-            matches!(error, SpillError::DirectoryMissing { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, SpillError::DirectoryMissing { .. }), "{error}");
     }
 
     #[test]

@@ -72,9 +72,7 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     pub(crate) const fn pack(self) -> u64 {
-        (self.state as u64) << STATE_SHIFT
-            | (self.decider as u64) << DECIDER_SHIFT
-            | self.generation & GENERATION_MASK
+        (self.state as u64) << STATE_SHIFT | (self.decider as u64) << DECIDER_SHIFT | self.generation & GENERATION_MASK
     }
 
     /// A state number that does not exist reads as dead: nobody touches such an entry.
@@ -126,9 +124,7 @@ impl Snapshot {
     /// What a last releaser turns the word into before it looks at the holders.
     pub(crate) fn condemned(self, decider: u16) -> Option<u64> {
         match self.state {
-            State::Sealed | State::Condemned | State::Spilling => {
-                Some(self.to(State::Condemned, decider))
-            }
+            State::Sealed | State::Condemned | State::Spilling => Some(self.to(State::Condemned, decider)),
             State::Promised | State::Forsaken => Some(self.to(State::Forsaken, decider)),
             State::Free | State::Writing | State::Unloading | State::Dead => None,
         }

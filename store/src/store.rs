@@ -9,9 +9,7 @@ use crate::detour::Copy;
 use crate::error::{CreateError, GetError, LayoutError, OpenError};
 use crate::hold::{Held, REFERENCE};
 use crate::keeper::{Keeper, Keeping};
-use crate::layout::entry::{
-    FLAG_CACHED, FLAG_DELETED, FLAG_INDEXED, FLAG_NAMED, FLAG_VALIDATED,
-};
+use crate::layout::entry::{FLAG_CACHED, FLAG_DELETED, FLAG_INDEXED, FLAG_NAMED, FLAG_VALIDATED};
 use crate::layout::{CLIENTS_MAX, Geometry};
 use crate::make::Producer;
 use crate::members::ClientId;
@@ -207,7 +205,9 @@ impl Store {
         tables.join(client, ProcessId::current())?;
         let local = Local::new(&tables, &data, client.number).inspect_err(|_| tables.leave(client.number))?;
         // Threads that put at the same instant as another mint under prefixes of their own.
-        if let Some(task) = config.task && let Some(mut first) = local.producers[0].try_take() {
+        if let Some(task) = config.task
+            && let Some(mut first) = local.producers[0].try_take()
+        {
             first.begin_task(task);
         }
         let inner = Arc::new(Inner {

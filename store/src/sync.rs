@@ -6,9 +6,15 @@
 #[cfg(feature = "loom")]
 pub(crate) use crate::modelled::{AtomicU32, AtomicU64};
 #[cfg(feature = "loom")]
-pub(crate) use loom::{sync::atomic::{Ordering, fence}, thread::yield_now};
+pub(crate) use loom::{
+    sync::atomic::{Ordering, fence},
+    thread::yield_now,
+};
 #[cfg(not(feature = "loom"))]
-pub(crate) use std::{sync::atomic::{AtomicU32, AtomicU64, Ordering, fence}, thread::yield_now};
+pub(crate) use std::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
+    thread::yield_now,
+};
 
 /// A table of shared words: a checked view of a segment, or plain memory under loom.
 #[cfg(not(feature = "loom"))]

@@ -6,8 +6,8 @@
 
 use crate::arrow::{BatchBuilder, BatchPlan, BuildError, Layout, Table, decode};
 use crate::error::{CreateError, GetError};
-use crate::object::{Encoding, Object, ObjectRef};
 use crate::make::ObjectWriter;
+use crate::object::{Encoding, Object, ObjectRef};
 use crate::store::{CreateOptions, Store};
 use arrow_array::RecordBatch;
 use arrow_buffer::Buffer;
@@ -32,7 +32,12 @@ impl Store {
     }
 
     /// Puts a table: every buffer is copied once, to where it stays; slices are written compactly.
-    pub fn put_table(&self, schema: &SchemaRef, batches: &[RecordBatch], options: &CreateOptions) -> Result<ObjectRef, Box<CreateError>> {
+    pub fn put_table(
+        &self,
+        schema: &SchemaRef,
+        batches: &[RecordBatch],
+        options: &CreateOptions,
+    ) -> Result<ObjectRef, Box<CreateError>> {
         let layout = Layout::plan(schema, batches).map_err(CreateError::from)?;
         let mut writer = self.create_arrow(layout.bytes() as u64, options)?;
         layout.write(&mut writer).map_err(CreateError::from)?;
@@ -75,7 +80,8 @@ impl Object {
         }
         let validated = self.inner().is_validated(handle);
         let store = self.store();
-        let table = decode(Buffer::from(self.into_bytes()), validated).map_err(|source| GetError::Decode { id, source })?;
+        let table =
+            decode(Buffer::from(self.into_bytes()), validated).map_err(|source| GetError::Decode { id, source })?;
         if !validated {
             store.inner.mark_validated(handle);
         }

@@ -135,7 +135,13 @@ mod mapped {
 
     impl Tables {
         /// Maps a fresh segment and writes its identity; the magic comes last.
-        pub(crate) fn format(segment: &Memfd, geometry: Geometry, seed: u64, epoch_ms: u64, data: ReadMap) -> Result<Tables, LayoutError> {
+        pub(crate) fn format(
+            segment: &Memfd,
+            geometry: Geometry,
+            seed: u64,
+            epoch_ms: u64,
+            data: ReadMap,
+        ) -> Result<Tables, LayoutError> {
             let map = Arc::new(SharedMap::map(segment)?);
             let header = SharedArray::<Header>::new(&map, 0, 1)?;
             header[0].version.store(LAYOUT_VERSION, Ordering::Relaxed);

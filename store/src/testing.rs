@@ -27,7 +27,10 @@ pub(crate) fn check_invariants(inner: &Inner) {
 fn check_entry(inner: &Inner, slot: u32) -> u64 {
     let entry = inner.tables.entry(slot);
     let word = Snapshot::unpack(entry.word.load(Ordering::SeqCst));
-    assert!(matches!(word.state, State::Sealed | State::Promised | State::Writing), "H1: slot {slot} rests as {word:?}");
+    assert!(
+        matches!(word.state, State::Sealed | State::Promised | State::Writing),
+        "H1: slot {slot} rests as {word:?}"
+    );
     for client in inner.tables.clients_in_use() {
         if inner.tables.has_touched(client, slot) {
             let cell = inner.tables.cell(client, slot).load(Ordering::SeqCst);
@@ -46,7 +49,10 @@ fn check_entry(inner: &Inner, slot: u32) -> u64 {
     for position in 0..entry.children.load(Ordering::SeqCst) {
         let child = inner.tables.list_item(slot, position).expect("L3: a list item names no slot");
         let word = Snapshot::unpack(inner.tables.entry(child.slot).word.load(Ordering::SeqCst));
-        assert!(word.lives() && word.generation == child.generation, "L3: {child:?} in the list of slot {slot} is gone");
+        assert!(
+            word.lives() && word.generation == child.generation,
+            "L3: {child:?} in the list of slot {slot} is gone"
+        );
     }
     block_bytes(inner, slot)
 }
@@ -57,7 +63,11 @@ fn block_bytes(inner: &Inner, slot: u32) -> u64 {
     let location = entry.location.load(Ordering::SeqCst);
     let value = if location & IN_MEMORY != 0 { rounded(size) } else { 0 };
     let list = entry.list.load(Ordering::SeqCst);
-    let list = if list & IN_MEMORY != 0 { rounded(u64::from(entry.children.load(Ordering::SeqCst)) * crate::list::ITEM_BYTES) } else { 0 };
+    let list = if list & IN_MEMORY != 0 {
+        rounded(u64::from(entry.children.load(Ordering::SeqCst)) * crate::list::ITEM_BYTES)
+    } else {
+        0
+    };
     value + list
 }
 
@@ -78,9 +88,13 @@ fn check_blocks_are_named(inner: &Inner) {
         }
         let bits = &inner.tables.chunk_bits[chunk as usize];
         for granule in 0..GRANULES {
-            let taken = bits.heads[granule / 64].load(Ordering::SeqCst) & !bits.freed[granule / 64].load(Ordering::SeqCst);
+            let taken =
+                bits.heads[granule / 64].load(Ordering::SeqCst) & !bits.freed[granule / 64].load(Ordering::SeqCst);
             if taken >> (granule % 64) & 1 == 1 {
-                assert!(inner.party().block_is_named(chunk, granule, word.kind), "A2: granule {granule} of chunk {chunk} is nobody's");
+                assert!(
+                    inner.party().block_is_named(chunk, granule, word.kind),
+                    "A2: granule {granule} of chunk {chunk} is nobody's"
+                );
             }
         }
     }

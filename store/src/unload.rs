@@ -31,7 +31,8 @@ impl Party<'_> {
     pub(crate) fn abandon_spill(&self, handle: Handle) {
         let sealed = Snapshot::sealed(handle.generation);
         let spilling = Snapshot::unpack(sealed).to(State::Spilling, self.me);
-        let _ = self.tables.entry(handle.slot).word.compare_exchange(spilling, sealed, Ordering::SeqCst, Ordering::SeqCst);
+        let _ =
+            self.tables.entry(handle.slot).word.compare_exchange(spilling, sealed, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     /// From spilling to sealed on disk; false where a pin came first (P1, P2).

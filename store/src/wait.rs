@@ -82,10 +82,7 @@ impl Inner {
     #[inline]
     pub(crate) fn is_ready(&self, handle: Handle) -> bool {
         let snapshot = Snapshot::unpack(self.tables.entry(handle.slot).word.load(Ordering::SeqCst));
-        let has_value = matches!(
-            snapshot.state,
-            State::Sealed | State::Condemned | State::Spilling | State::Unloading
-        );
+        let has_value = matches!(snapshot.state, State::Sealed | State::Condemned | State::Spilling | State::Unloading);
         has_value && snapshot.generation == handle.generation
     }
 
@@ -116,7 +113,12 @@ impl Inner {
     }
 
     /// Waits until `count` of these objects, all of which this client holds, have values.
-    pub(crate) fn wait_for(&self, handles: &[Handle], count: usize, deadline: Deadline) -> Result<Vec<bool>, Box<GetError>> {
+    pub(crate) fn wait_for(
+        &self,
+        handles: &[Handle],
+        count: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<bool>, Box<GetError>> {
         let mut waiting = Waiting { ready: vec![false; handles.len()], count: 0 };
         let enough = self.spin.until(|| waiting.look(self, handles, count).then_some(()));
         if enough.is_some() || deadline.left().is_none() {

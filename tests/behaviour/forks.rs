@@ -233,6 +233,11 @@ alone!(a_fork_that_finds_no_free_number_says_so_and_harms_nobody {
         assert!(matches!(error, Some(store::CreateError::Forked)), "{error:?}");
         let again = store.put_with(b"", &under(id_of(1))).unboxed().err();
         assert!(matches!(again, Some(store::CreateError::Forked)), "{again:?}");
+        // Nobody holds the parent's object in the child's name: it may read nothing.
+        let read = store.view(&object).unboxed().err();
+        assert!(matches!(read, Some(store::GetError::Forked)), "{read:?}");
+        let read = store.view_by_id(&object.id()).unboxed().err();
+        assert!(matches!(read, Some(store::GetError::Forked)), "{read:?}");
         0
     }).succeed();
     assert_eq!(&*store.view(&object).expect("it is held"), b"the parent's");

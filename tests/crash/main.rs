@@ -5,6 +5,7 @@
 
 mod basic;
 mod disk;
+mod forking;
 mod lists;
 mod promise;
 mod sweep;

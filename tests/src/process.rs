@@ -5,10 +5,10 @@
 
 #![allow(unsafe_code)]
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::ptrace;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
@@ -36,6 +36,24 @@ impl Child {
             ForkResult::Parent { child } => Child { pid: child, is_reaped: false },
             ForkResult::Child => end_with(body),
         }
+    }
+
+    /// As [`Child::fork`], `count` times, where so many may be too many: `None`, said aloud, and none
+    /// is left then.
+    pub fn fork_many(count: usize, mut body: impl FnMut() -> i32) -> Option<Vec<Child>> {
+        let mut children = Vec::with_capacity(count);
+        while children.len() < count {
+            // SAFETY: as in `fork`.
+            match unsafe { fork() } {
+                Ok(ForkResult::Parent { child }) => children.push(Child { pid: child, is_reaped: false }),
+                Ok(ForkResult::Child) => end_with(&mut body),
+                Err(error) => {
+                    eprintln!("skipped: of {count} processes the kernel gives {} here: {error}", children.len());
+                    return None;
+                }
+            }
+        }
+        Some(children)
     }
 
     /// Its process id.
@@ -111,11 +129,33 @@ fn end_with(body: impl FnOnce() -> i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Raises the limit of open files as far as this process may; whether `needed` may be open then.
+pub fn may_open(needed: u64) -> bool {
+    let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) else { return false };
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    if most < needed {
+        eprintln!("skipped: {needed} files have to be open at once, and the limit is {most} here");
+    }
+    most >= needed
+}
+
+/// Whether a child may have its parent trace it: sandboxes forbid that.
+pub fn may_trace() -> nix::Result<()> {
+    let refused = Child::fork(|| ptrace::traceme().map_or_else(|error| error as i32, |()| 0)).wait();
+    match refused {
+        WaitStatus::Exited(_, 0) => Ok(()),
+        WaitStatus::Exited(_, error) => Err(nix::errno::Errno::from_raw(error)),
+        ended => panic!("a child that only asks ended with {ended:?}"),
+    }
+}
+
 /// What driving a victim came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// It stands where it was driven to.
     Stopped,
+    /// It has forked, and its child stands before its first instruction, or is about to.
+    Forked(Pid),
     /// It has ended.
     Ended(WaitStatus),
 }
@@ -136,9 +176,9 @@ impl Victim {
             body()
         });
         let mut victim = Victim { child };
-        match victim.wait_for_stop() {
+        match victim.wait_for_stop(ptrace::cont) {
             Step::Stopped => victim,
-            Step::Ended(status) => panic!("a victim ended while it warmed up: {status:?}"),
+            ended => panic!("a victim ended while it warmed up: {ended:?}"),
         }
     }
 
@@ -149,13 +189,19 @@ impl Victim {
 
     /// Lets it run one instruction.
     pub fn step(&mut self) -> Step {
-        ptrace::step(self.child.pid, None).expect("the victim is stopped");
-        self.wait_for_stop()
+        loop {
+            ptrace::step(self.child.pid, None).expect("the victim is stopped");
+            match self.wait_for_stop(ptrace::step) {
+                Step::Forked(pid) => let_go(pid, |_| {}),
+                step => return step,
+            }
+        }
     }
 
     /// Lets it run until it is to execute the instruction at `address` for the `time`th time, not
     /// counting the one that it stands before now.
     pub fn run_to(&mut self, address: u64, time: u64) -> Step {
+        ptrace::setoptions(self.child.pid, ptrace::Options::PTRACE_O_TRACEFORK).expect("the victim is stopped");
         let saved = self.read(address);
         for passed in 0..time {
             if passed > 0 || self.position() == address {
@@ -166,8 +212,15 @@ impl Victim {
             }
             self.write(address, saved & !BREAK_MASK | BREAK);
             ptrace::cont(self.child.pid, None).expect("the victim is stopped");
-            if let ended @ Step::Ended(_) = self.wait_for_stop() {
-                return ended;
+            let mut stopped = self.wait_for_stop(ptrace::cont);
+            while let Step::Forked(pid) = stopped {
+                // It has a copy of the code, breakpoint and all.
+                let_go(pid, |child| child.write(address, saved));
+                ptrace::cont(self.child.pid, None).expect("the victim is stopped");
+                stopped = self.wait_for_stop(ptrace::cont);
+            }
+            if stopped != Step::Stopped {
+                return stopped;
             }
             self.write(address, saved);
             self.set_position(address);
@@ -184,14 +237,18 @@ impl Victim {
     pub fn run_to_fork(&mut self) -> Victim {
         ptrace::setoptions(self.child.pid, ptrace::Options::PTRACE_O_TRACEFORK).expect("the victim is stopped");
         ptrace::cont(self.child.pid, None).expect("the victim is stopped");
-        match waitpid(self.child.pid, None) {
-            Ok(WaitStatus::PtraceEvent(..)) => {}
+        match self.wait_for_stop(ptrace::cont) {
+            Step::Forked(pid) => {
+                let mut child = Victim { child: Child { pid, is_reaped: false } };
+                assert_eq!(
+                    child.wait_for_stop(ptrace::cont),
+                    Step::Stopped,
+                    "a child ended before its first instruction"
+                );
+                child
+            }
             other => panic!("the victim did not fork: {other:?}"),
         }
-        let pid = ptrace::getevent(self.child.pid).expect("the victim is stopped") as i32;
-        let mut child = Victim { child: Child { pid: Pid::from_raw(pid), is_reaped: false } };
-        assert_eq!(child.wait_for_stop(), Step::Stopped, "a child ended before its first instruction");
-        child
     }
 
     /// Kills it where it stands.
@@ -203,20 +260,26 @@ impl Victim {
     pub fn finish(mut self) -> WaitStatus {
         loop {
             ptrace::cont(self.child.pid, None).expect("the victim is stopped");
-            if let Step::Ended(status) = self.wait_for_stop() {
-                return status;
+            match self.wait_for_stop(ptrace::cont) {
+                Step::Stopped => {}
+                Step::Forked(pid) => let_go(pid, |_| {}),
+                Step::Ended(status) => return status,
             }
         }
     }
 
-    fn wait_for_stop(&mut self) -> Step {
+    /// Waits until it stands; `go_on` lets it have a signal of its own, of which it may die.
+    fn wait_for_stop(&mut self, go_on: impl Fn(Pid, Option<Signal>) -> nix::Result<()>) -> Step {
         loop {
             match waitpid(self.child.pid, None) {
                 Err(nix::errno::Errno::EINTR) => continue,
                 Ok(WaitStatus::Stopped(_, Signal::SIGTRAP | Signal::SIGSTOP)) => return Step::Stopped,
-                // A signal of its own, of which it is to die.
                 Ok(WaitStatus::Stopped(_, signal)) => {
-                    ptrace::cont(self.child.pid, signal).expect("the victim is stopped");
+                    go_on(self.child.pid, Some(signal)).expect("the victim is stopped")
+                }
+                Ok(WaitStatus::PtraceEvent(..)) => {
+                    let pid = ptrace::getevent(self.child.pid).expect("the victim is stopped");
+                    return Step::Forked(Pid::from_raw(pid as i32));
                 }
                 Ok(ended) => {
                     self.child.is_reaped = true;
@@ -232,7 +295,8 @@ impl Victim {
     }
 
     fn write(&self, address: u64, word: i64) {
-        ptrace::write(self.child.pid, address as ptrace::AddressType, word).expect("a tracer writes to private copies of code");
+        ptrace::write(self.child.pid, address as ptrace::AddressType, word)
+            .expect("a tracer writes to private copies of code");
     }
 
     /// The address of the instruction that it executes next.
@@ -256,9 +320,20 @@ impl Victim {
 
     #[cfg(target_arch = "aarch64")]
     fn set_position(&self, address: u64) {
-        let mut registers = ptrace::getregset::<ptrace::regset::NT_PRSTATUS>(self.child.pid).expect("the victim is stopped");
+        let mut registers =
+            ptrace::getregset::<ptrace::regset::NT_PRSTATUS>(self.child.pid).expect("the victim is stopped");
         registers.pc = address;
         ptrace::setregset::<ptrace::regset::NT_PRSTATUS>(self.child.pid, registers).expect("the victim is stopped");
+    }
+}
+
+/// Lets a victim's child go its own way, once `mend` has seen it.
+fn let_go(pid: Pid, mend: impl FnOnce(&Victim)) {
+    // Not ours to reap.
+    let mut child = Victim { child: Child { pid, is_reaped: true } };
+    if child.wait_for_stop(ptrace::cont) == Step::Stopped {
+        mend(&child);
+        ptrace::detach(pid, None).expect("the child is stopped");
     }
 }
 
@@ -276,10 +351,9 @@ const BREAK_MASK: i64 = 0xFFFF_FFFF;
 /// Keeps this process and its children on one processor: a parent and the victim that it steps then
 /// take turns without waking each other across processors, which is ten times as fast.
 pub fn stay_on_one_processor() {
-    let Ok(allowed) = sched_getaffinity(Pid::from_raw(0)) else { return };
-    let processors: Vec<usize> = (0..CpuSet::count()).filter(|&at| allowed.is_set(at).unwrap_or(false)).collect();
     let mut one = CpuSet::new();
-    let mine = processors[std::process::id() as usize % processors.len()];
+    // Where the kernel put this process, which is where least goes on.
+    let Ok(mine) = sched_getcpu() else { return };
     if one.set(mine).is_ok() {
         let _ = sched_setaffinity(Pid::from_raw(0), &one);
     }

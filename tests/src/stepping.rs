@@ -6,7 +6,7 @@
 //! its end. *Disturb*: one victim, survivors work beside it behind each of its instructions.
 //! It must not know any operation.
 
-use crate::process::{Step, Victim, alarm, code_ranges, stay_on_one_processor};
+use crate::process::{Step, Victim, alarm, code_ranges, may_trace, stay_on_one_processor};
 use crate::shared::SharedWords;
 use crate::world::World;
 use nix::sys::wait::WaitStatus;
@@ -86,8 +86,13 @@ pub struct Tally {
     pub slowest: Duration,
 }
 
-/// Drives an operation in every way, and prints what was done.
+/// Drives an operation in every way, and prints what was done. Where nobody may trace a child it
+/// says so, and proves nothing.
 pub fn drive(name: &str, world: World, mut operation: impl Operation, plan: Plan) {
+    if let Err(error) = may_trace() {
+        eprintln!("skipped: {name}: the kernel lets nobody be traced here: {error}");
+        return;
+    }
     stay_on_one_processor();
     let started = Instant::now();
     let mut tally = Tally::default();
@@ -105,7 +110,15 @@ pub fn drive(name: &str, world: World, mut operation: impl Operation, plan: Plan
     alarm(0, 0);
     eprintln!(
         "{name}: {} instructions, {} kills, {} stops, {} disturbances, slowest survivor {:?}, {} lost, {} missed, {} steps in {:.1?}",
-        tally.instructions, tally.kills, tally.stops, tally.disturbances, tally.slowest, tally.lost, tally.missed, tally.steps, started.elapsed()
+        tally.instructions,
+        tally.kills,
+        tally.stops,
+        tally.disturbances,
+        tally.slowest,
+        tally.lost,
+        tally.missed,
+        tally.steps,
+        started.elapsed()
     );
 }
 
@@ -228,7 +241,11 @@ impl Stepper<'_> {
             let Some((from, place)) = way else { continue };
             let mut victim = self.start(operation);
             if from == 0 || self.run_to(&mut victim, from, place) {
-                (from..target).for_each(|at| if !self.is_done() { self.step(&mut victim, at as u64) });
+                (from..target).for_each(|at| {
+                    if !self.is_done() {
+                        self.step(&mut victim, at as u64)
+                    }
+                });
                 return victim;
             }
             // It went another way, which depends on the instant or on what others left behind.
@@ -238,7 +255,11 @@ impl Stepper<'_> {
         }
         let mut victim = self.start(operation);
         if self.path.places.len() < STEPPED_WHOLE {
-            (0..target).for_each(|at| if !self.is_done() { self.step(&mut victim, at as u64) });
+            (0..target).for_each(|at| {
+                if !self.is_done() {
+                    self.step(&mut victim, at as u64)
+                }
+            });
         } else {
             self.tally.missed += 1;
         }
@@ -267,7 +288,10 @@ impl Stepper<'_> {
             let victim = self.victim_at(operation, target);
             self.work_beside(operation, target as u64);
             let status = victim.finish();
-            assert!(matches!(status, WaitStatus::Exited(_, 0)), "stopped behind instruction {target}, it ended with {status:?}");
+            assert!(
+                matches!(status, WaitStatus::Exited(_, 0)),
+                "stopped behind instruction {target}, it ended with {status:?}"
+            );
             self.tally.stops += 1;
             self.settle(operation, "stopped", target as u64);
         }
@@ -287,7 +311,10 @@ impl Stepper<'_> {
             at += 1;
         }
         let status = victim.finish();
-        assert!(matches!(status, WaitStatus::Exited(_, 0)), "disturbed behind each instruction, it ended with {status:?}");
+        assert!(
+            matches!(status, WaitStatus::Exited(_, 0)),
+            "disturbed behind each instruction, it ended with {status:?}"
+        );
         self.settle(operation, "disturbed", at);
     }
 

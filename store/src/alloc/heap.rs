@@ -155,7 +155,9 @@ impl Heap {
             if word.kind != Kind::Small || word.owner != u32::from(party.me) {
                 continue;
             }
-            if room_in_slab(party, slab) >= wanted && let Some(mut active) = ActiveSlab::activate(party, slab, word) {
+            if room_in_slab(party, slab) >= wanted
+                && let Some(mut active) = ActiveSlab::activate(party, slab, word)
+            {
                 // Slot 0, and slots whose freer has its last step before it, only look free (A4).
                 if active.free != [0; 4] {
                     return Some(active);
@@ -180,7 +182,13 @@ impl Heap {
     }
 
     /// A block of up to 1 MiB for the object in `slot`: its offset, or `None` when no span has room.
-    pub(crate) fn block(&mut self, party: Party, window: &Window, bytes: u64, slot: u32) -> Result<Option<u64>, WindowError> {
+    pub(crate) fn block(
+        &mut self,
+        party: Party,
+        window: &Window,
+        bytes: u64,
+        slot: u32,
+    ) -> Result<Option<u64>, WindowError> {
         debug_assert!(bytes > 0 && bytes <= MEDIUM_MAX, "{bytes} bytes are no block of a heap");
         if let Some(offset) = self.small_block(party, bytes, slot) {
             return Ok(Some(offset));
@@ -193,9 +201,17 @@ impl Heap {
     }
 
     #[cold]
-    fn small_from_elsewhere(&mut self, party: Party, window: &Window, count: usize, slot: u32) -> Result<Option<u64>, WindowError> {
+    fn small_from_elsewhere(
+        &mut self,
+        party: Party,
+        window: &Window,
+        count: usize,
+        slot: u32,
+    ) -> Result<Option<u64>, WindowError> {
         if let Some(mut active) = self.small.take() {
-            if active.collect(party) >= GRANULES as u32 / WORTHWHILE_SHARE && let Some(granule) = active.take(count) {
+            if active.collect(party) >= GRANULES as u32 / WORTHWHILE_SHARE
+                && let Some(granule) = active.take(count)
+            {
                 let active = self.small.insert(active);
                 return Ok(Some(active.hand_out(party, granule, count, slot, SMALL_GRANULE)));
             }
@@ -210,9 +226,8 @@ impl Heap {
                     .or_else(|| adopt_small(party, window, count)),
             },
         };
-        Ok(found.map(|(active, granule)| {
-            self.small.insert(active).hand_out(party, granule, count, slot, SMALL_GRANULE)
-        }))
+        Ok(found
+            .map(|(active, granule)| self.small.insert(active).hand_out(party, granule, count, slot, SMALL_GRANULE)))
     }
 
     /// A block of a medium span; the span rests again before this returns, so that whoever frees
@@ -254,7 +269,8 @@ impl Heap {
 fn room_in_slab(party: Party, slab: u32) -> u32 {
     let shared = &party.tables.slabs[slab as usize];
     let bits = shared.heads.iter().zip(&shared.freed);
-    let taken: u32 = bits.map(|(heads, freed)| (heads.load(Ordering::Relaxed) & !freed.load(Ordering::Relaxed)).count_ones()).sum();
+    let taken: u32 =
+        bits.map(|(heads, freed)| (heads.load(Ordering::Relaxed) & !freed.load(Ordering::Relaxed)).count_ones()).sum();
     (SLAB_SLOTS as u32).saturating_sub(taken)
 }
 
@@ -365,7 +381,9 @@ fn adopt_small(party: Party, window: &Window, count: usize) -> Option<(Active, u
         let Some(word) = party.activate(chunk, word, Kind::Active) else { continue };
         let mut active = Active::new(chunk, word, GRANULES);
         active.collect(party);
-        if window.prepare(party.tables, chunk, 1).is_ok() && let Some(granule) = active.take(count) {
+        if window.prepare(party.tables, chunk, 1).is_ok()
+            && let Some(granule) = active.take(count)
+        {
             return Some((active, granule));
         }
         party.rest(chunk, SpanWord { owner: NOBODY, ..word }, Kind::Small);

@@ -19,9 +19,10 @@ impl Tables {
     /// Whether any slot of the slab is taken.
     pub(crate) fn slab_is_taken(&self, slab: u32) -> bool {
         let slab = &self.slabs[slab as usize];
-        slab.heads.iter().zip(&slab.freed).any(|(heads, freed)| {
-            heads.load(Ordering::SeqCst) & !freed.load(Ordering::SeqCst) != 0
-        })
+        slab.heads
+            .iter()
+            .zip(&slab.freed)
+            .any(|(heads, freed)| heads.load(Ordering::SeqCst) & !freed.load(Ordering::SeqCst) != 0)
     }
 
     fn slot_is_free(&self, slot: u32) -> bool {

@@ -96,9 +96,10 @@ impl Tables {
     /// Whether any block of the span is taken.
     pub(crate) fn span_is_taken(&self, first: u32) -> bool {
         let bits = &self.chunk_bits[first as usize];
-        bits.heads.iter().zip(&bits.freed).any(|(heads, freed)| {
-            heads.load(Ordering::SeqCst) & !freed.load(Ordering::SeqCst) != 0
-        })
+        bits.heads
+            .iter()
+            .zip(&bits.freed)
+            .any(|(heads, freed)| heads.load(Ordering::SeqCst) & !freed.load(Ordering::SeqCst) != 0)
     }
 }
 

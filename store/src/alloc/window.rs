@@ -60,7 +60,13 @@ impl Window {
     pub(crate) fn new(data: Memfd, chunks: u32) -> Result<Window, SegmentError> {
         let map = WriteWindow::map(&data)?;
         let words = vec![0; (chunks as usize).div_ceil(64)];
-        Ok(Window { map, data, ready: Mutex::new(Ready { words, punched: 0 }), warming: Arc::default(), warm_from: AtomicU32::new(u32::MAX) })
+        Ok(Window {
+            map,
+            data,
+            ready: Mutex::new(Ready { words, punched: 0 }),
+            warming: Arc::default(),
+            warm_from: AtomicU32::new(u32::MAX),
+        })
     }
 
     /// Opens chunks for writing and makes their pages present, where they are not yet.

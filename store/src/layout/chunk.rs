@@ -163,7 +163,9 @@ mod tests {
 
     #[test]
     fn span_words_and_backs_survive_packing() {
-        for kind in [Kind::Free, Kind::Body, Kind::Claimed, Kind::Active, Kind::Small, Kind::Medium, Kind::Large, Kind::Filling] {
+        for kind in
+            [Kind::Free, Kind::Body, Kind::Claimed, Kind::Active, Kind::Small, Kind::Medium, Kind::Large, Kind::Filling]
+        {
             let word = SpanWord { kind, owner: (1 << 25) - 1, generation: (1 << 36) - 2 };
             assert_eq!(SpanWord::unpack(word.pack()), word);
         }

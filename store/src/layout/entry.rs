@@ -119,10 +119,24 @@ impl Entry {
         let long = || AtomicU64::new(0);
         let short = || AtomicU32::new(0);
         Entry {
-            word: long(), location: long(), size: long(), holders: long(), waiters: long(),
-            listed: long(), flags: short(), checksum: short(), next: long(),
-            id: [long(), long(), long()], id_index: short(), children: short(), list: long(),
-            cursor: long(), made_ms: short(), used_ms: short(), creator: short(), publisher: short(),
+            word: long(),
+            location: long(),
+            size: long(),
+            holders: long(),
+            waiters: long(),
+            listed: long(),
+            flags: short(),
+            checksum: short(),
+            next: long(),
+            id: [long(), long(), long()],
+            id_index: short(),
+            children: short(),
+            list: long(),
+            cursor: long(),
+            made_ms: short(),
+            used_ms: short(),
+            creator: short(),
+            publisher: short(),
         }
     }
 }

@@ -145,8 +145,17 @@ impl Geometry {
         let index = table(self.buckets * 8);
         let rows = table(self.clients * self.slots * 8);
         Offsets {
-            clients, touched, entries, slabs, chunk_words, chunk_lengths, chunk_bits, chunk_backs,
-            index, rows, total: at,
+            clients,
+            touched,
+            entries,
+            slabs,
+            chunk_words,
+            chunk_lengths,
+            chunk_bits,
+            chunk_backs,
+            index,
+            rows,
+            total: at,
         }
     }
 }

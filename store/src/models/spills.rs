@@ -93,7 +93,14 @@ fn a_killed_spiller_against_a_pin() {
     explore_ends(Some(2), |writes| {
         let world = world();
         world.give(2, 1, REFERENCE);
-        let killed = start_mortal(&world, writes, |world| { spill(world); }, |world| world.sweep(3, 1));
+        let killed = start_mortal(
+            &world,
+            writes,
+            |world| {
+                spill(world);
+            },
+            |world| world.sweep(3, 1),
+        );
         read(&world, 2);
         let killed = killed.join().unwrap();
         let moved = world.tables.entry(1).location.load(Ordering::SeqCst) == ON_DISK;
