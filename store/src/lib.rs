@@ -86,8 +86,6 @@ mod publish;
 #[cfg(not(feature = "loom"))]
 mod read;
 #[cfg(not(feature = "loom"))]
-mod read_ahead;
-#[cfg(not(feature = "loom"))]
 mod reclaim;
 #[cfg(not(feature = "loom"))]
 mod space;

@@ -138,7 +138,6 @@ impl Object {
         let bytes: *const [u8] = view.bytes;
         // The pin passes from the view to the object.
         std::mem::forget(view);
-        inner.read_ahead(handle, bytes.len() as u64);
         Object { inner: Arc::clone(inner), handle, bytes }
     }
 

@@ -15,7 +15,6 @@ use crate::make::Producer;
 use crate::members::ClientId;
 use crate::object::{Encoding, Object, ObjectRef};
 use crate::object_id::ObjectId;
-use crate::read_ahead::ReadAhead;
 use crate::spill_directory::SpillDirectory;
 use crate::sync::Ordering;
 use crate::tables::{Handle, Party, Tables};
@@ -129,7 +128,6 @@ pub(crate) struct Local {
     pub(crate) spilling: Mutex<()>,
     /// What readers copied past a stopped spiller.
     pub(crate) detours: Mutex<Vec<Copy>>,
-    pub(crate) read_ahead: ReadAhead,
 }
 
 pub(crate) struct Inner {
@@ -154,7 +152,6 @@ impl Local {
             keeper: Mutex::new(None),
             spilling: Mutex::new(()),
             detours: Mutex::default(),
-            read_ahead: ReadAhead::new(tables.chunk_count()),
         })
     }
 }
