@@ -114,6 +114,41 @@ impl Store {
         })
     }
 
+    /// The object that somebody promised, by its handle, to write in place; `None` where nobody
+    /// refers to it any more.
+    ///
+    /// Fails with [`CreateError::DuplicateObject`] where it has a value or another writes it: the
+    /// first seal wins. The promise decides whether it is found by its id.
+    pub fn create_for(
+        &self,
+        promise: Handle,
+        size: u64,
+        options: &CreateOptions,
+    ) -> Result<Option<ObjectWriter>, Box<CreateError>> {
+        let inner = &self.inner;
+        if !inner.tables.names_entry(promise.slot) {
+            return Ok(None);
+        }
+        let id = inner.id_of(promise.slot);
+        let Some(draft) = inner.adopt_by_handle(promise, &id, size, options)? else { return Ok(None) };
+        let unsealed = inner.unsealed(draft);
+        let references = options.references.to_vec();
+        let (store, checksum) = (self.clone(), options.checksum);
+        Ok(Some(ObjectWriter { store, draft, unsealed, _references: references, checksum, is_open: true }))
+    }
+
+    /// Copies `bytes` into the object that somebody promised; otherwise as [`Store::create_for`].
+    pub fn put_for(
+        &self,
+        promise: Handle,
+        bytes: &[u8],
+        options: &CreateOptions,
+    ) -> Result<Option<ObjectRef>, Box<CreateError>> {
+        let Some(mut writer) = self.create_for(promise, bytes.len() as u64, options)? else { return Ok(None) };
+        writer.copy_from_slice(bytes);
+        Ok(Some(writer.seal()))
+    }
+
     fn finish(&self, draft: Draft, checksum: bool) -> ObjectRef {
         let entry = self.inner.tables.entry(draft.handle.slot);
         let has_list = entry.children.load(Ordering::Relaxed) != 0;
@@ -255,15 +290,45 @@ impl Inner {
         free.generation
     }
 
-    /// An entry without a value that this client refers to.
-    pub(crate) fn promised(&self, id: &ObjectId) -> Result<Handle, Box<CreateError>> {
-        let slot = self.producer().heap.slot(self.party());
+    /// An entry without a value that this client refers to; under a derived id where none is given.
+    pub(crate) fn promised(&self, id: Option<&ObjectId>, flags: u32) -> Result<Handle, Box<CreateError>> {
+        let party = self.party();
+        if party.is_nobody() {
+            return Err(self.refusal(0));
+        }
+        let mut producer = self.producer();
+        let id = &id.copied().unwrap_or_else(|| producer.next_id(party));
+        let slot = producer.heap.slot(party);
+        drop(producer);
         let slot = match slot {
             Some(slot) => slot,
             None => self.slot_after_sweep()?,
         };
-        let generation = self.fill_entry(slot, id, 0, FLAG_INDEXED, State::Promised);
+        let generation = self.fill_entry(slot, id, 0, flags, State::Promised);
         Ok(Handle { slot, generation })
+    }
+
+    /// As [`Inner::adopt`], of a promise that may be in no index. `None`: its life is over.
+    fn adopt_by_handle(
+        &self,
+        promise: Handle,
+        id: &ObjectId,
+        size: u64,
+        options: &CreateOptions,
+    ) -> Result<Option<Draft>, Box<CreateError>> {
+        let entry = self.tables.entry(promise.slot);
+        loop {
+            let word = Snapshot::unpack(entry.word.load(Ordering::SeqCst));
+            if word.generation != promise.generation || !word.lives() {
+                return Ok(None);
+            }
+            if self.is_ready(promise) {
+                return Err(Box::new(CreateError::DuplicateObject { id: *id }));
+            }
+            if let Some(draft) = self.adopt(promise, id, size, options)? {
+                return Ok(Some(draft));
+            }
+        }
     }
 
     /// Makes somebody's promise this client's to write. `None`: the object ended meanwhile.
@@ -298,10 +363,18 @@ impl Inner {
             return if is_writing && self.reclaim() == 0 { Err(duplicate()) } else { Ok(None) };
         }
         entry.size.store(size, Ordering::Relaxed);
-        entry.flags.store(flags_of(options) | FLAG_INDEXED, Ordering::Release);
+        // Added, not stored: a deleter may set its flag meanwhile.
+        entry.flags.fetch_or(flags_of(options) & !FLAG_INDEXED, Ordering::SeqCst);
         entry.made_ms.store(self.now_ms(), Ordering::Relaxed);
         entry.creator.store(u32::from(party.me), Ordering::Relaxed);
-        let offset = self.furnish(found, size, None, options)?;
+        let block = self.producer().heap.small_block(party, size, found.slot);
+        let offset = match block {
+            Some(offset) if options.references.is_empty() => {
+                entry.location.store(IN_MEMORY | offset, Ordering::Release);
+                offset
+            }
+            block => self.furnish(found, size, block, options)?,
+        };
         Ok(Some(Draft { handle: found, offset, size }))
     }
 

@@ -332,12 +332,19 @@ impl Store {
             if let Some(object) = self.lookup(id) {
                 return Ok(object);
             }
-            let handle = self.inner.promised(id)?;
+            let handle = self.inner.promised(Some(id), FLAG_INDEXED)?;
             if self.inner.party().enter(handle, id).is_ok() {
                 return Ok(ObjectRef::new(&self.inner, handle));
             }
             self.inner.party().release(handle.slot, REFERENCE);
         }
+    }
+
+    /// A reference to a new object without a value that only handles name: whoever is told its
+    /// handle makes it with [`Store::create_for`]. Under a derived id unless one is given.
+    pub fn promise_by_handle(&self, id: Option<&ObjectId>) -> Result<ObjectRef, Box<CreateError>> {
+        let handle = self.inner.promised(id, 0)?;
+        Ok(ObjectRef::new(&self.inner, handle))
     }
 
     /// Whether an object of this id has a value.

@@ -244,3 +244,43 @@ alone!(derived_ids_differ_among_threads_and_forked_children {
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "an id was derived twice");
     check_nothing_is_left(&store);
 });
+
+#[test]
+fn a_promise_by_handle_is_kept_by_whoever_knows_the_handle() {
+    let store = small(4 * MIB);
+    let promise = store.promise_by_handle(Some(&id_of(1))).expect("there is room");
+    assert_eq!(promise.id(), id_of(1));
+    assert!(!promise.is_ready() && store.lookup(&id_of(1)).is_none(), "only its handle names it");
+    let listed = [store.put(b"listed").expect("there is room")];
+    let options = CreateOptions { encoding: Encoding::MessagePack, references: &listed, ..under(id_of(2)) };
+    let mut writer = store.create_for(promise.handle(), 3, &options).expect("there is room").expect("it is wanted");
+    let twice = store.put_for(promise.handle(), b"no", &options).unboxed().err();
+    assert!(matches!(twice, Some(CreateError::DuplicateObject { id }) if id == id_of(1)), "{twice:?}");
+    writer.copy_from_slice(b"yes");
+    drop(writer.seal());
+    let late = store.put_for(promise.handle(), b"late", &options).unboxed().err();
+    assert!(matches!(late, Some(CreateError::DuplicateObject { id }) if id == id_of(1)), "{late:?}");
+    let value = store.get(&promise).expect("it is sealed");
+    assert_eq!((&*value, value.encoding(), value.references().len()), (&b"yes"[..], Encoding::MessagePack, 1));
+    assert!(store.lookup(&id_of(1)).is_none() && store.lookup(&id_of(2)).is_none());
+    store.publish(&promise).expect("the id is free");
+    assert_eq!(store.lookup(&id_of(1)).map(|found| found.handle()), Some(promise.handle()));
+    let handle = promise.handle();
+    drop((promise, value));
+    assert!(store.put_for(handle, b"unwanted", &options).expect("that is no error").is_none());
+    drop(listed);
+    check_empty(&store);
+}
+
+#[test]
+fn an_abandoned_write_leaves_the_promise_to_the_next() {
+    let store = small(4 * MIB);
+    let promise = store.promise_by_handle(None).expect("there is room");
+    let options = CreateOptions::default();
+    drop(store.create_for(promise.handle(), 100_000, &options).expect("there is room").expect("it is wanted"));
+    assert!(!promise.is_ready());
+    assert!(store.put_for(promise.handle(), b"second", &options).expect("there is room").is_some());
+    assert_eq!(&*store.view(&promise).expect("it is sealed"), b"second");
+    drop(promise);
+    check_empty(&store);
+}

@@ -1,9 +1,10 @@
 //! Promises: an entry without a value, and whoever gives it one.
 
-use store::{CreateError, ObjectRef};
+use store::{CreateError, CreateOptions, ObjectRef};
+use tests::Unboxed;
 use tests::alone;
 use tests::stepping::{Operation, Plan, drive};
-use tests::world::{World, check_content, id_of, look, put, try_put};
+use tests::world::{World, check_content, content, id_of, look, put, try_put};
 
 const PROMISED: u64 = 1;
 const MIB: u64 = 1 << 20;
@@ -115,4 +116,53 @@ alone!(adopt_a_promise {
 
 alone!(forsake_a_promise {
     drive("last release of a promise", World::new(4 * MIB), Forsake::default(), Plan::EVERY);
+});
+
+/// Makes what the test has promised by handle; survivors do the same. First seal wins.
+#[derive(Default)]
+struct Fulfil {
+    promise: Option<ObjectRef>,
+}
+
+/// One attempt; whether its value stands now.
+fn fulfil(world: &World, promise: &ObjectRef) -> bool {
+    let bytes = content(&promise.id(), 100);
+    match world.store.put_for(promise.handle(), &bytes, &CreateOptions::default()).unboxed() {
+        Ok(made) => made.is_some(),
+        Err(CreateError::DuplicateObject { .. } | CreateError::OutOfMemory { .. }) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+impl Operation for Fulfil {
+    fn prepare(&mut self, world: &World) {
+        self.promise = Some(world.store.promise_by_handle(None).expect("there is room"));
+    }
+
+    fn run(&mut self, world: &World) {
+        fulfil(world, self.promise.as_ref().expect("prepared"));
+    }
+
+    fn beside(&mut self, world: &World) {
+        let promise = self.promise.as_ref().expect("prepared");
+        assert_eq!(promise.is_ready(), world.store.view(promise).is_ok(), "a value that stands cannot be viewed");
+        fulfil(world, promise);
+    }
+
+    fn after(&mut self, world: &World) {
+        let promise = self.promise.as_ref().expect("prepared");
+        if !promise.is_ready() {
+            assert!(fulfil(world, promise), "a promise whose writer died cannot be kept");
+        }
+        check_content(&promise.id(), &world.store.view(promise).expect("the value stands"));
+        assert!(world.store.lookup(&promise.id()).is_none(), "only handles name it");
+    }
+
+    fn clean(&mut self, _: &World) {
+        self.promise = None;
+    }
+}
+
+alone!(fulfil_a_promise_by_handle {
+    drive("put for a promise by handle", World::new(4 * MIB), Fulfil::default(), Plan::EVERY);
 });
