@@ -73,6 +73,9 @@ impl Producer {
     }
 }
 
+/// Looks at an id after which it cannot be that its objects come and go: a stray store broke one.
+pub(crate) const LOOKS_MAX: u32 = 1 << 14;
+
 impl Store {
     /// Copies `bytes` into a new object under a derived id.
     pub fn put(&self, bytes: &[u8]) -> Result<ObjectRef, Box<CreateError>> {
@@ -170,7 +173,7 @@ impl Inner {
     /// Everything before the bytes: entry, memory, list, index. (Errors are boxed in here: they are
     /// rare and large.)
     pub(crate) fn draft(&self, size: u64, options: &CreateOptions) -> Result<Draft, Box<CreateError>> {
-        loop {
+        for _ in 0..LOOKS_MAX {
             if let Some(id) = &options.id
                 && let Some(found) = self.tables.find(id)
             {
@@ -185,6 +188,9 @@ impl Inner {
             }
             self.abort(draft.handle);
         }
+        // What has the id can be neither held nor replaced: a stray store hit its word.
+        let id = options.id.expect("only an id that is found, or taken, makes a second round");
+        Err(Box::new(CreateError::DuplicateObject { id }))
     }
 
     /// A draft in an entry of its own. Only two words come back from what it calls: a result that
@@ -317,7 +323,7 @@ impl Inner {
         options: &CreateOptions,
     ) -> Result<Option<Draft>, Box<CreateError>> {
         let entry = self.tables.entry(promise.slot);
-        loop {
+        for _ in 0..LOOKS_MAX {
             let word = Snapshot::unpack(entry.word.load(Ordering::SeqCst));
             if word.generation != promise.generation || !word.lives() {
                 return Ok(None);
@@ -329,6 +335,7 @@ impl Inner {
                 return Ok(Some(draft));
             }
         }
+        Err(Box::new(CreateError::DuplicateObject { id: *id }))
     }
 
     /// Makes somebody's promise this client's to write. `None`: the object ended meanwhile.

@@ -11,6 +11,7 @@ use crate::hold::{Held, REFERENCE};
 use crate::keeper::{Keeper, Keeping};
 use crate::layout::entry::{FLAG_CACHED, FLAG_DELETED, FLAG_INDEXED, FLAG_NAMED, FLAG_VALIDATED};
 use crate::layout::{CLIENTS_MAX, Geometry};
+use crate::make::LOOKS_MAX;
 use crate::make::Producer;
 use crate::members::ClientId;
 use crate::object::{Encoding, Object, ObjectRef};
@@ -155,6 +156,9 @@ impl Local {
         })
     }
 }
+
+/// Promises made for one id that find it taken each time: no race goes on for so long.
+const PROMISES_MAX: u32 = 64;
 
 impl Store {
     /// A store for this process, its threads, and what it forks. No daemon, nothing on any disk
@@ -307,12 +311,14 @@ impl Store {
 
     /// A reference to the object of this id, sealed or not; `None` when there is none.
     pub fn lookup(&self, id: &ObjectId) -> Option<ObjectRef> {
-        loop {
+        for _ in 0..LOOKS_MAX {
             let handle = self.inner.tables.find(id)?;
             if self.inner.party().hold(handle, REFERENCE) != Held::Gone {
                 return Some(ObjectRef::new(&self.inner, handle));
             }
         }
+        // It lives by one look and not by the other, for ever: a stray store hit its word.
+        None
     }
 
     /// A reference by handle, as another client of this store sent it; `None` when that object is
@@ -328,7 +334,7 @@ impl Store {
     /// A reference to the object of this id, which somebody will make: an entry without a value,
     /// unless there is one.
     pub fn promise(&self, id: &ObjectId) -> Result<ObjectRef, Box<CreateError>> {
-        loop {
+        for _ in 0..PROMISES_MAX {
             if let Some(object) = self.lookup(id) {
                 return Ok(object);
             }
@@ -338,6 +344,7 @@ impl Store {
             }
             self.inner.party().release(handle.slot, REFERENCE);
         }
+        Err(Box::new(CreateError::DuplicateObject { id: *id }))
     }
 
     /// A reference to a new object without a value that only handles name: whoever is told its

@@ -6,7 +6,6 @@
 
 pub mod alone;
 pub mod chance;
-pub mod hostile;
 pub mod mixed;
 pub mod process;
 pub mod reuse;

@@ -42,19 +42,11 @@ pub(super) struct Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    pub(super) fn new(
-        message: &Message<'a>,
-        batch: &arrow_ipc::RecordBatch<'a>,
-    ) -> Result<Self, DecodeError> {
+    pub(super) fn new(message: &Message<'a>, batch: &arrow_ipc::RecordBatch<'a>) -> Result<Self, DecodeError> {
         if batch.compression().is_some() {
-            return Err(DecodeError::Unsupported {
-                feature: Feature::Compression,
-            });
+            return Err(DecodeError::Unsupported { feature: Feature::Compression });
         }
-        let missing = |part| DecodeError::Missing {
-            offset: message.offset,
-            part,
-        };
+        let missing = |part| DecodeError::Missing { offset: message.offset, part };
         Ok(Self {
             version: message.header.version(),
             start: message.body_start,
@@ -86,20 +78,14 @@ impl<'a> Body<'a> {
     pub(super) fn node(&mut self) -> Result<Node, DecodeError> {
         let count = self.nodes.len();
         if self.next_node >= count {
-            return Err(DecodeError::Count {
-                part: Part::Node,
-                count,
-            });
+            return Err(DecodeError::Count { part: Part::Node, count });
         }
         let node = self.nodes.get(self.next_node);
         self.next_node += 1;
         let rows = number(Part::Rows, node.length())?;
         let null_count = number(Part::NullCount, node.null_count())?;
         if null_count > rows {
-            return Err(DecodeError::NullCount {
-                claimed: null_count,
-                actual: rows,
-            });
+            return Err(DecodeError::NullCount { claimed: null_count, actual: rows });
         }
         Ok(Node { rows, null_count })
     }
@@ -107,25 +93,15 @@ impl<'a> Body<'a> {
     pub(super) fn buffer(&mut self, source: &impl Source) -> Result<Buffer, DecodeError> {
         let count = self.buffers.len();
         if self.next_buffer >= count {
-            return Err(DecodeError::Count {
-                part: Part::Buffer,
-                count,
-            });
+            return Err(DecodeError::Count { part: Part::Buffer, count });
         }
         let place = self.buffers.get(self.next_buffer);
         self.next_buffer += 1;
         let (offset, length, available) = (place.offset(), place.length(), self.bytes);
         let (offset, length) =
-            range_within(offset, length, available).ok_or(DecodeError::OutOfBounds {
-                offset,
-                length,
-                available,
-            })?;
+            range_within(offset, length, available).ok_or(DecodeError::OutOfBounds { offset, length, available })?;
         let left = self.unclaimed_bytes.checked_sub(length);
-        self.unclaimed_bytes = left.ok_or(DecodeError::Overlapping {
-            claimed: length,
-            available,
-        })?;
+        self.unclaimed_bytes = left.ok_or(DecodeError::Overlapping { claimed: length, available })?;
         // An empty buffer may be anywhere, even misaligned; the start of the file never is.
         let start = if length == 0 { 0 } else { self.start + offset };
         Ok(source.bytes().slice_with_length(start, length))
@@ -143,11 +119,7 @@ impl<'a> Body<'a> {
         let buffer = self.buffer(source)?;
         let needed = count.saturating_mul(width);
         if buffer.len() < needed {
-            return Err(DecodeError::ShortBuffer {
-                rows,
-                needed,
-                bytes: buffer.len(),
-            });
+            return Err(DecodeError::ShortBuffer { rows, needed, bytes: buffer.len() });
         }
         let trimmed = match buffer.len() {
             bytes if bytes == needed => buffer,
@@ -163,9 +135,8 @@ impl<'a> Body<'a> {
         rows: usize,
         width: usize,
     ) -> Result<Buffer, DecodeError> {
-        let is_absent = rows == 0
-            && self.next_buffer < self.buffers.len()
-            && self.buffers.get(self.next_buffer).length() == 0;
+        let is_absent =
+            rows == 0 && self.next_buffer < self.buffers.len() && self.buffers.get(self.next_buffer).length() == 0;
         let count = if is_absent { 0 } else { rows.saturating_add(1) };
         self.values(source, count, width, width, rows)
     }
@@ -181,30 +152,18 @@ impl<'a> Body<'a> {
         width: usize,
     ) -> Result<Vec<Buffer>, DecodeError> {
         let offsets = self.values(source, rows, width, width, rows)?;
-        Ok(vec![
-            offsets,
-            self.values(source, rows, width, width, rows)?,
-        ])
+        Ok(vec![offsets, self.values(source, rows, width, width, rows)?])
     }
 
-    pub(super) fn views(
-        &mut self,
-        source: &mut impl Source,
-        rows: usize,
-    ) -> Result<Vec<Buffer>, DecodeError> {
-        let count = self
-            .variadic_counts
-            .filter(|counts| self.next_variadic < counts.len());
+    pub(super) fn views(&mut self, source: &mut impl Source, rows: usize) -> Result<Vec<Buffer>, DecodeError> {
+        let count = self.variadic_counts.filter(|counts| self.next_variadic < counts.len());
         let count = count.map_or(0, |counts| counts.get(self.next_variadic));
         self.next_variadic += 1;
         let count = number(Part::VariadicCount, count)?;
         let views = self.values(source, rows, 16, 16, rows)?;
         let left = self.buffers.len() - self.next_buffer;
         if count > left {
-            return Err(DecodeError::Count {
-                part: Part::VariadicCount,
-                count,
-            });
+            return Err(DecodeError::Count { part: Part::VariadicCount, count });
         }
         let mut buffers = Vec::with_capacity(count + 1);
         buffers.push(views);

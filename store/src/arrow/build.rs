@@ -39,27 +39,16 @@ impl BatchPlan {
         let fields = schema.fields().iter().enumerate();
         let columns = fields
             .map(|(column, field)| {
-                let validity = if field.is_nullable() {
-                    rows.div_ceil(8)
-                } else {
-                    0
-                };
+                let validity = if field.is_nullable() { rows.div_ceil(8) } else { 0 };
                 let capacity = capacity(field.data_type(), rows)?;
                 let unsupported = || {
                     let data_type = field.data_type().clone();
                     BuildError::UnsupportedType { column, data_type }
                 };
-                Ok(Capacity {
-                    validity,
-                    ..capacity.ok_or_else(unsupported)?
-                })
+                Ok(Capacity { validity, ..capacity.ok_or_else(unsupported)? })
             })
             .collect::<Result<_, BuildError>>()?;
-        Ok(Self {
-            schema,
-            rows,
-            columns,
-        })
+        Ok(Self { schema, rows, columns })
     }
 
     /// Reserves room for the bytes of all values of a string or binary column together.
@@ -93,16 +82,10 @@ impl BatchPlan {
         for (i, capacity) in self.columns.iter().enumerate() {
             let column = filled.map(|columns| &columns[i]);
             let null_count = column.map_or(0, Column::null_count);
-            listing
-                .nodes
-                .push(FieldNode::new(self.rows as i64, null_count as i64));
+            listing.nodes.push(FieldNode::new(self.rows as i64, null_count as i64));
             for (bytes, is_values) in capacity.buffers() {
-                let used = column
-                    .filter(|_| is_values)
-                    .map_or(bytes, Column::used_bytes);
-                listing
-                    .buffers
-                    .push(BufferPlace::new(offset as i64, used as i64));
+                let used = column.filter(|_| is_values).map_or(bytes, Column::used_bytes);
+                listing.buffers.push(BufferPlace::new(offset as i64, used as i64));
                 offset = align_up(add(offset, bytes)?)?;
             }
         }
@@ -125,18 +108,10 @@ impl BatchPlan {
         let metadata_bytes = prologue.len() - message_start;
         let body = prologue.len()..add(prologue.len(), body_bytes)?;
         // `frame` refused metadata longer than an i32.
-        let block = Block::new(
-            message_start as i64,
-            metadata_bytes as i32,
-            body_bytes as i64,
-        );
+        let block = Block::new(message_start as i64, metadata_bytes as i32, body_bytes as i64);
         let tail = frame::tail(&self.schema, &[], &[block])?;
         add(body.end, tail.len())?;
-        Ok(Parts {
-            prologue,
-            body,
-            tail,
-        })
+        Ok(Parts { prologue, body, tail })
     }
 }
 
@@ -151,39 +126,23 @@ impl Capacity {
     /// The buffers in the order of the format, and whether each is the values.
     fn buffers(&self) -> impl Iterator<Item = (usize, bool)> + use<> {
         let offsets = self.offsets.map(|bytes| (bytes, false));
-        [
-            Some((self.validity, false)),
-            offsets,
-            Some((self.values, true)),
-        ]
-        .into_iter()
-        .flatten()
+        [Some((self.validity, false)), offsets, Some((self.values, true))].into_iter().flatten()
     }
 }
 
 /// What a column of this type needs without its validity, or `None` if it cannot be built in place.
 fn capacity(data_type: &DataType, rows: usize) -> Result<Option<Capacity>, BuildError> {
-    let product = |count: usize, width: usize| {
-        count
-            .checked_mul(width)
-            .ok_or(EncodeError::TooLarge { bytes: count })
-    };
+    let product = |count: usize, width: usize| count.checked_mul(width).ok_or(EncodeError::TooLarge { bytes: count });
     if let Some(width) = offset_width(data_type) {
         let offsets = Some(product(add(rows, 1)?, width)?);
-        return Ok(Some(Capacity {
-            offsets,
-            ..Capacity::default()
-        }));
+        return Ok(Some(Capacity { offsets, ..Capacity::default() }));
     }
     let values = match (data_type, fixed_width(data_type)) {
         (DataType::Boolean, _) => rows.div_ceil(8),
         (_, Some((width, _))) => product(rows, width)?,
         _ => return Ok(None),
     };
-    Ok(Some(Capacity {
-        values,
-        ..Capacity::default()
-    }))
+    Ok(Some(Capacity { values, ..Capacity::default() }))
 }
 
 fn offset_width(data_type: &DataType) -> Option<usize> {
@@ -209,17 +168,11 @@ impl<'a> BatchBuilder<'a> {
         let parts = plan.parts(&plan.listing(None)?)?;
         let planned = parts.body.end + parts.tail.len();
         if out.len() != planned {
-            return Err(BuildError::OutputLength {
-                actual: out.len(),
-                planned,
-            });
+            return Err(BuildError::OutputLength { actual: out.len(), planned });
         }
         let misaligned_bytes = out.as_ptr().addr() % ALIGNMENT;
         if misaligned_bytes != 0 {
-            return Err(BuildError::Misaligned {
-                misaligned_bytes,
-                alignment: ALIGNMENT,
-            });
+            return Err(BuildError::Misaligned { misaligned_bytes, alignment: ALIGNMENT });
         }
         let (prologue, rest) = out.split_at_mut(parts.body.start);
         let (mut body, tail) = rest.split_at_mut(parts.body.len());
@@ -232,13 +185,10 @@ impl<'a> BatchBuilder<'a> {
                 number,
                 data_type: field.data_type().clone(),
                 rows: plan.rows,
-                validity: field
-                    .is_nullable()
-                    .then(|| take(&mut body, capacity.validity))
-                    .or_else(|| {
-                        take(&mut body, 0);
-                        None
-                    }),
+                validity: field.is_nullable().then(|| take(&mut body, capacity.validity)).or_else(|| {
+                    take(&mut body, 0);
+                    None
+                }),
                 offsets: capacity.offsets.map(|bytes| take(&mut body, bytes)),
                 values: take(&mut body, capacity.values),
                 is_written: false,
@@ -246,11 +196,7 @@ impl<'a> BatchBuilder<'a> {
                 appended_bytes: 0,
             })
             .collect();
-        let mut builder = Self {
-            plan,
-            prologue,
-            columns,
-        };
+        let mut builder = Self { plan, prologue, columns };
         builder.columns.iter_mut().for_each(Column::clear);
         Ok(builder)
     }
@@ -258,9 +204,7 @@ impl<'a> BatchBuilder<'a> {
     /// One column.
     pub fn column(&mut self, column: usize) -> Result<&mut Column<'a>, BuildError> {
         let columns = self.columns.len();
-        self.columns
-            .get_mut(column)
-            .ok_or(BuildError::NoSuchColumn { column, columns })
+        self.columns.get_mut(column).ok_or(BuildError::NoSuchColumn { column, columns })
     }
 
     /// All columns, to fill several at once.
@@ -269,10 +213,7 @@ impl<'a> BatchBuilder<'a> {
     }
 
     /// The values of a fixed-width column.
-    pub fn primitive<T: ArrowPrimitiveType>(
-        &mut self,
-        column: usize,
-    ) -> Result<&mut [T::Native], BuildError> {
+    pub fn primitive<T: ArrowPrimitiveType>(&mut self, column: usize) -> Result<&mut [T::Native], BuildError> {
         self.column(column)?.primitive::<T>()
     }
 
@@ -343,23 +284,14 @@ impl Column<'_> {
             return Err(self.wrong_type());
         }
         self.is_written = true;
-        Ok(BitsMut {
-            bits: self.values,
-            rows: self.rows,
-        })
+        Ok(BitsMut { bits: self.values, rows: self.rows })
     }
 
     /// Which rows are valid, all at first.
     pub fn validity(&mut self) -> Result<BitsMut<'_>, BuildError> {
         let column = self.number;
-        let bits = self
-            .validity
-            .as_deref_mut()
-            .ok_or(BuildError::NotNullable { column })?;
-        Ok(BitsMut {
-            bits,
-            rows: self.rows,
-        })
+        let bits = self.validity.as_deref_mut().ok_or(BuildError::NotNullable { column })?;
+        Ok(BitsMut { bits, rows: self.rows })
     }
 
     /// Appends a string to a string or binary column.
@@ -382,10 +314,7 @@ impl Column<'_> {
         }
         let row = self.appended;
         if row >= self.rows {
-            return Err(BuildError::TooManyValues {
-                column: self.number,
-                rows: self.rows,
-            });
+            return Err(BuildError::TooManyValues { column: self.number, rows: self.rows });
         }
         self.validity()?.set(row, false)?;
         self.append(&[])
@@ -401,11 +330,7 @@ impl Column<'_> {
         let free = &mut self.values[self.appended_bytes..];
         let (requested_bytes, free_bytes) = (value.len(), free.len());
         let place = free.get_mut(..value.len());
-        let place = place.ok_or(BuildError::OutOfSpace {
-            column,
-            requested_bytes,
-            free_bytes,
-        })?;
+        let place = place.ok_or(BuildError::OutOfSpace { column, requested_bytes, free_bytes })?;
         place.copy_from_slice(value);
         self.appended += 1;
         self.appended_bytes += value.len();
@@ -414,10 +339,7 @@ impl Column<'_> {
     }
 
     fn wrong_type(&self) -> BuildError {
-        BuildError::WrongType {
-            column: self.number,
-            data_type: self.data_type.clone(),
-        }
+        BuildError::WrongType { column: self.number, data_type: self.data_type.clone() }
     }
 
     /// Sets what must not be left as whatever was in the memory.
@@ -438,11 +360,7 @@ impl Column<'_> {
     fn check_complete(&self) -> Result<(), BuildError> {
         let (column, rows) = (self.number, self.rows);
         match self.offsets {
-            Some(_) if self.appended < rows => Err(BuildError::TooFewValues {
-                column,
-                values: self.appended,
-                rows,
-            }),
+            Some(_) if self.appended < rows => Err(BuildError::TooFewValues { column, values: self.appended, rows }),
             None if !self.is_written && rows > 0 => Err(BuildError::NotWritten { column }),
             _ => Ok(()),
         }
@@ -454,11 +372,7 @@ impl Column<'_> {
     }
 
     fn used_bytes(&self) -> usize {
-        if self.offsets.is_some() {
-            self.appended_bytes
-        } else {
-            self.values.len()
-        }
+        if self.offsets.is_some() { self.appended_bytes } else { self.values.len() }
     }
 
     fn null_count(&self) -> usize {

@@ -18,18 +18,14 @@ const OVERLAP_MAX: usize = 8;
 /// Checks the values of this array, not those of its children.
 pub(super) fn check_values(data: &ArrayData) -> Result<(), DecodeError> {
     match data.data_type() {
-        DataType::FixedSizeList(item, size) if !item.is_nullable() => {
-            check_items_not_null(data, *size as usize)
-        }
+        DataType::FixedSizeList(item, size) if !item.is_nullable() => check_items_not_null(data, *size as usize),
         DataType::FixedSizeList(_, _) => Ok(()),
         DataType::ListView(_) => check_entries::<i32>(data),
         DataType::LargeListView(_) => check_entries::<i64>(data),
         DataType::Utf8View => check_string_views(data),
         _ => {
             check_first_offset(data)?;
-            data.validate_nulls()
-                .and_then(|()| data.validate_values())
-                .map_err(data_error)
+            data.validate_nulls().and_then(|()| data.validate_values()).map_err(data_error)
         }
     }
 }
@@ -48,20 +44,12 @@ fn check_first_offset(data: &ArrayData) -> Result<(), DecodeError> {
     };
     let bytes = data.buffers()[0].as_slice();
     let first = match data.data_type() {
-        LargeUtf8 | LargeBinary | LargeList(_) => bytes
-            .first_chunk()
-            .map_or(0, |word| i64::from_le_bytes(*word)),
-        _ => bytes
-            .first_chunk()
-            .map_or(0, |word| i32::from_le_bytes(*word).into()),
+        LargeUtf8 | LargeBinary | LargeList(_) => bytes.first_chunk().map_or(0, |word| i64::from_le_bytes(*word)),
+        _ => bytes.first_chunk().map_or(0, |word| i32::from_le_bytes(*word).into()),
     };
     match usize::try_from(first) {
         Ok(first) if first <= available => Ok(()),
-        _ => Err(DecodeError::OutOfBounds {
-            offset: first,
-            length: 0,
-            available,
-        }),
+        _ => Err(DecodeError::OutOfBounds { offset: first, length: 0, available }),
     }
 }
 
@@ -76,9 +64,7 @@ fn check_items_not_null(data: &ArrayData, size: usize) -> Result<(), DecodeError
     let hidden = match data.nulls() {
         Some(nulls) => {
             let lists = (0..data.len()).filter(|&row| nulls.is_null(row));
-            lists
-                .map(|row| visible.slice(row * size, size).null_count())
-                .sum()
+            lists.map(|row| visible.slice(row * size, size).null_count()).sum()
         }
         None => 0,
     };
@@ -94,16 +80,9 @@ fn check_entries<T: ArrowNativeType + Into<i64>>(data: &ArrayData) -> Result<(),
     let available = data.child_data()[0].len();
     for (row, (&offset, &size)) in offsets.iter().zip(sizes.iter()).enumerate() {
         let (offset, size) = (offset.into(), size.into());
-        let end = offset
-            .checked_add(size)
-            .and_then(|end| usize::try_from(end).ok());
+        let end = offset.checked_add(size).and_then(|end| usize::try_from(end).ok());
         if offset < 0 || size < 0 || end.is_none_or(|end| end > available) {
-            return Err(DecodeError::ListView {
-                row,
-                offset,
-                size,
-                available,
-            });
+            return Err(DecodeError::ListView { row, offset, size, available });
         }
     }
     Ok(())
@@ -115,10 +94,7 @@ fn check_string_views(data: &ArrayData) -> Result<(), DecodeError> {
     validate_binary_view(&views, buffers).map_err(data_error)?;
     // One look at each buffer makes every view of it a matter of two boundaries, however many
     // views share it.
-    let texts: Vec<Option<&str>> = buffers
-        .iter()
-        .map(|b| std::str::from_utf8(b).ok())
-        .collect();
+    let texts: Vec<Option<&str>> = buffers.iter().map(|b| std::str::from_utf8(b).ok()).collect();
     let bytes: usize = buffers.iter().map(|buffer| buffer.len()).sum();
     let mut budget = bytes.saturating_mul(OVERLAP_MAX);
     for (row, view) in views.iter().enumerate() {
@@ -144,8 +120,6 @@ fn is_string_view(
         return Ok(text.is_char_boundary(start) && text.is_char_boundary(start + length));
     }
     let bytes = buffers[buffer].len();
-    *budget = budget
-        .checked_sub(length)
-        .ok_or(DecodeError::TooCostly { bytes })?;
+    *budget = budget.checked_sub(length).ok_or(DecodeError::TooCostly { bytes })?;
     Ok(std::str::from_utf8(&buffers[buffer][start..start + length]).is_ok())
 }

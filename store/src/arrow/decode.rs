@@ -12,23 +12,27 @@
 //! needs more (decimals, views): never ours. Nothing here writes, or reads compressed bodies.
 #![allow(unsafe_code)]
 
-use std::collections::HashMap;
+use std::cell::OnceCell;
 use std::sync::Arc;
 
-use arrow_array::types::{BinaryType, ByteArrayType, LargeBinaryType, LargeUtf8Type, Utf8Type};
+use arrow_array::types::{
+    BinaryType, BinaryViewType, ByteArrayType, ByteViewType, LargeBinaryType, LargeUtf8Type, StringViewType, Utf8Type,
+};
 use arrow_array::{
-    Array, ArrayRef, DictionaryArray, GenericByteArray, PrimitiveArray, RecordBatch,
-    downcast_integer, downcast_primitive, make_array,
+    Array, ArrayRef, BooleanArray, DictionaryArray, GenericByteArray, GenericByteViewArray, GenericListArray,
+    OffsetSizeTrait, PrimitiveArray, RecordBatch, StructArray, downcast_integer, downcast_primitive, make_array,
+    new_empty_array,
 };
 use arrow_buffer::{BooleanBuffer, Buffer, MutableBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_data::ArrayData;
 use arrow_ipc::{Block, FieldNode, Footer, MetadataVersion};
-use arrow_schema::{DataType, Field, SchemaRef, UnionFields, UnionMode};
+use arrow_schema::{DataType, Field, FieldRef, Fields, SchemaRef, UnionFields, UnionMode};
 
 use super::body::{Body, Node, Source};
 use super::error::{Feature, Part};
-use super::message::{Message, check_footer, footer_bytes, number, read_schema};
+use super::message::{Message, check_footer, check_schema, footer_bytes, number, read_schema};
 use super::schema::fixed_width;
+use super::schemas::{self, Key};
 use super::{ALIGNMENT, DecodeError, Table, check, dictionary};
 
 /// How many arrays inside dictionaries may be shared out beyond what the bytes pay for.
@@ -40,13 +44,14 @@ const SHARED_ARRAYS_FREE: usize = 4096;
 /// own writer made, or that have passed this function before, unchanged. Said of other bytes,
 /// nothing holds any more.
 pub fn decode(bytes: Buffer, validated: bool) -> Result<Table, DecodeError> {
+    let footer_bytes = footer_bytes(&bytes)?;
     let footer = match validated {
         // SAFETY: the caller has promised that these bytes passed `check_footer` before, or that
         // our own writer made them. Verifying again would cost more than all the arrays.
-        true => unsafe { arrow_ipc::root_as_footer_unchecked(footer_bytes(&bytes)?) },
-        false => check_footer(&bytes)?,
+        true => unsafe { arrow_ipc::root_as_footer_unchecked(footer_bytes) },
+        false => check_footer(footer_bytes)?,
     };
-    let schema = read_schema(&footer)?;
+    let schema = schema_of(footer_bytes, &footer, validated)?;
     let mut reader = Reader::new(&bytes, validated, &footer)?;
     let blocks = footer.recordBatches();
     let count = blocks.map_or(0, |blocks| blocks.len());
@@ -59,39 +64,69 @@ pub fn decode(bytes: Buffer, validated: bool) -> Result<Table, DecodeError> {
 
 /// Decodes the schema alone.
 pub fn decode_schema(bytes: &Buffer) -> Result<SchemaRef, DecodeError> {
-    read_schema(&check_footer(bytes)?)
+    let footer_bytes = footer_bytes(bytes)?;
+    schema_of(footer_bytes, &check_footer(footer_bytes)?, false)
 }
+
+/// The schema of a footer; of a valid one that looks like another lately, that one's.
+fn schema_of(bytes: &[u8], footer: &Footer, validated: bool) -> Result<SchemaRef, DecodeError> {
+    let key = Key::new(bytes, footer);
+    if !validated {
+        return read_schema(&check_schema(&key.blanked())?);
+    }
+    if let Some(schema) = schemas::find(key) {
+        return Ok(schema);
+    }
+    let blanked = key.blanked();
+    // SAFETY: the caller of `decode` has promised that these bytes passed `check_schema` before, or
+    // that our own writer made the footer, in which nothing overlaps the lists.
+    let schema = read_schema(&unsafe { arrow_ipc::root_as_footer_unchecked(&blanked) })?;
+    schemas::keep(key, blanked, &schema);
+    Ok(schema)
+}
+
+/// One message of a dictionary.
+type DictionaryPart<'a> = (Message<'a>, arrow_ipc::DictionaryBatch<'a>);
 
 /// A dictionary, read when the first column asks for it.
 enum Dictionary<'a> {
-    Unread(Vec<(Message<'a>, arrow_ipc::DictionaryBatch<'a>)>),
+    Unread(Vec<DictionaryPart<'a>>),
     Reading,
     Read(Values),
 }
 
 /// The values of a dictionary, in both forms that columns need.
 struct Values {
-    data: ArrayData,
     array: ArrayRef,
-    array_count: usize,
+    data: OnceCell<ArrayData>,
+}
+
+impl From<ArrayRef> for Values {
+    fn from(array: ArrayRef) -> Self {
+        let data = OnceCell::new();
+        Self { array, data }
+    }
+}
+
+impl From<ArrayData> for Values {
+    fn from(data: ArrayData) -> Self {
+        let array = make_array(data.clone());
+        let data = OnceCell::from(data);
+        Self { array, data }
+    }
 }
 
 impl Values {
-    fn new(data: ArrayData) -> Self {
-        let array_count = array_count(&data);
-        let array = make_array(data.clone());
-        Self {
-            data,
-            array,
-            array_count,
-        }
+    fn data(&self) -> &ArrayData {
+        self.data.get_or_init(|| self.array.to_data())
     }
 }
 
 struct Reader<'a> {
     bytes: &'a Buffer,
     validated: bool,
-    dictionaries: HashMap<i64, Dictionary<'a>>,
+    /// By id, ascending.
+    dictionaries: Vec<(i64, Dictionary<'a>)>,
     /// Bytes of messages that may still be claimed: they are disjoint.
     unclaimed_bytes: usize,
     /// Bytes that may still be copied for alignment or to join a dictionary's parts.
@@ -105,42 +140,51 @@ impl<'a> Reader<'a> {
         let mut reader = Self {
             bytes,
             validated,
-            dictionaries: HashMap::new(),
+            dictionaries: Vec::new(),
             unclaimed_bytes: bytes.len(),
             copyable_bytes: bytes.len(),
             shareable_arrays: SHARED_ARRAYS_FREE + bytes.len() / size_of::<FieldNode>(),
         };
+        let mut parts = Vec::new();
         for block in footer.dictionaries().into_iter().flatten() {
-            reader.list_dictionary(block)?;
+            parts.push(reader.dictionary_message(block)?);
         }
+        // Stable: the parts of a dictionary stay in the order of the file.
+        parts.sort_by_key(|(_, dictionary)| dictionary.id());
+        reader.dictionaries.reserve(parts.len());
+        parts.into_iter().try_for_each(|part| reader.list_dictionary(part))?;
         Ok(reader)
     }
 
-    fn list_dictionary(&mut self, block: &Block) -> Result<(), DecodeError> {
+    fn dictionary_message(&mut self, block: &Block) -> Result<DictionaryPart<'a>, DecodeError> {
         let message = self.message(block)?;
         let feature = Feature::MessageKind;
-        let dictionary = message
-            .header
-            .header_as_dictionary_batch()
-            .ok_or(DecodeError::Unsupported { feature })?;
-        let id = dictionary.id();
-        let entry = self
-            .dictionaries
-            .entry(id)
-            .or_insert_with(|| Dictionary::Unread(Vec::new()));
-        let Dictionary::Unread(parts) = entry else {
-            return Err(DecodeError::Dictionary { id });
-        };
-        // A file's dictionary may grow, but not be replaced.
-        if parts.is_empty() == dictionary.isDelta() {
-            return Err(DecodeError::Dictionary { id });
+        let dictionary = message.header.header_as_dictionary_batch().ok_or(DecodeError::Unsupported { feature })?;
+        Ok((message, dictionary))
+    }
+
+    fn list_dictionary(&mut self, part: DictionaryPart<'a>) -> Result<(), DecodeError> {
+        let id = part.1.id();
+        let is_delta = part.1.isDelta();
+        match self.dictionaries.last_mut() {
+            Some((last, Dictionary::Unread(parts))) if *last == id && is_delta => parts.push(part),
+            Some((last, _)) if *last == id => return Err(DecodeError::Dictionary { id }),
+            // A file's dictionary may grow, but not be replaced; and something must be there to grow.
+            _ if is_delta => return Err(DecodeError::Dictionary { id }),
+            _ => self.dictionaries.push((id, Dictionary::Unread(vec![part]))),
         }
-        parts.push((message, dictionary));
         Ok(())
     }
 
     fn message(&mut self, block: &Block) -> Result<Message<'a>, DecodeError> {
-        let message = Message::read(self.bytes, block)?;
+        let message = match self.validated {
+            // SAFETY: the caller of `decode` has promised that this message was verified before, or
+            // that our own writer made it.
+            true => Message::read_with(self.bytes, block, |_, flatbuffer| {
+                Ok(unsafe { arrow_ipc::root_as_message_unchecked(flatbuffer) })
+            }),
+            false => Message::read(self.bytes, block),
+        }?;
         let (claimed, available) = (message.bytes, self.bytes.len());
         let left = self.unclaimed_bytes.checked_sub(claimed);
         self.unclaimed_bytes = left.ok_or(DecodeError::Overlapping { claimed, available })?;
@@ -150,10 +194,7 @@ impl<'a> Reader<'a> {
     fn batch(&mut self, block: &Block, schema: &SchemaRef) -> Result<RecordBatch, DecodeError> {
         let message = self.message(block)?;
         let feature = Feature::MessageKind;
-        let batch = message
-            .header
-            .header_as_record_batch()
-            .ok_or(DecodeError::Unsupported { feature })?;
+        let batch = message.header.header_as_record_batch().ok_or(DecodeError::Unsupported { feature })?;
         let rows = number(Part::Rows, batch.length())?;
         let mut body = Body::new(&message, &batch)?;
         let mut columns = Vec::with_capacity(schema.fields().len());
@@ -166,23 +207,8 @@ impl<'a> Reader<'a> {
         Ok(unsafe { RecordBatch::new_unchecked(schema.clone(), columns, rows) })
     }
 
-    fn column(
-        &mut self,
-        field: &Field,
-        rows: usize,
-        body: &mut Body<'a>,
-    ) -> Result<ArrayRef, DecodeError> {
-        let array = match field.data_type() {
-            data_type if data_type.is_primitive() => self.primitive(data_type, body)?,
-            DataType::Utf8 if self.validated => self.strings::<Utf8Type>(body)?,
-            DataType::Binary if self.validated => self.strings::<BinaryType>(body)?,
-            DataType::LargeUtf8 if self.validated => self.strings::<LargeUtf8Type>(body)?,
-            DataType::LargeBinary if self.validated => self.strings::<LargeBinaryType>(body)?,
-            DataType::Dictionary(key, values) if self.validated => {
-                self.keys(key, values, dictionary_id(field), body)?
-            }
-            data_type => make_array(self.array(data_type, dictionary_id(field), body)?),
-        };
+    fn column(&mut self, field: &Field, rows: usize, body: &mut Body<'a>) -> Result<ArrayRef, DecodeError> {
+        let array = self.array(field.data_type(), dictionary_id(field), body)?;
         if array.len() != rows {
             let (rows, needed) = (array.len(), rows);
             return Err(DecodeError::ChildLength { rows, needed });
@@ -194,13 +220,46 @@ impl<'a> Reader<'a> {
         Ok(array)
     }
 
-    /// The commonest columns, without the detour over `ArrayData`: half the time. Any bytes are
-    /// valid values.
-    fn primitive(
+    /// The next array of the body, where it can be without the detour over `ArrayData`: that is
+    /// half the time, and less for nested arrays. Recursion is bounded: `check_fields` bounded the
+    /// types.
+    fn array(
         &mut self,
         data_type: &DataType,
+        dictionary_id: Option<i64>,
         body: &mut Body<'a>,
     ) -> Result<ArrayRef, DecodeError> {
+        if data_type.is_primitive() {
+            return self.primitive(data_type, body);
+        }
+        if !self.validated {
+            return Ok(make_array(self.data(data_type, dictionary_id, body)?));
+        }
+        match data_type {
+            DataType::Boolean => self.booleans(body),
+            DataType::Utf8 => self.strings::<Utf8Type>(body),
+            DataType::Binary => self.strings::<BinaryType>(body),
+            DataType::LargeUtf8 => self.strings::<LargeUtf8Type>(body),
+            DataType::LargeBinary => self.strings::<LargeBinaryType>(body),
+            DataType::Utf8View => self.views::<StringViewType>(body),
+            DataType::BinaryView => self.views::<BinaryViewType>(body),
+            DataType::List(item) => self.list::<i32>(item, body),
+            DataType::LargeList(item) => self.list::<i64>(item, body),
+            DataType::Struct(fields) => self.structs(fields, body),
+            DataType::Dictionary(key, values) => self.keys(key, values, dictionary_id, body),
+            other => Ok(make_array(self.data(other, dictionary_id, body)?)),
+        }
+    }
+
+    fn booleans(&mut self, body: &mut Body<'a>) -> Result<ArrayRef, DecodeError> {
+        let node = body.node()?;
+        let (rows, nulls) = (node.rows, self.nulls(node, body)?);
+        let bits = body.values(self, rows.div_ceil(8), 1, 1, rows)?;
+        Ok(Arc::new(BooleanArray::new(BooleanBuffer::new(bits, 0, rows), nulls)))
+    }
+
+    /// Any bytes are valid values.
+    fn primitive(&mut self, data_type: &DataType, body: &mut Body<'a>) -> Result<ArrayRef, DecodeError> {
         macro_rules! typed {
             ($t:ty, $rows:expr, $values:expr, $nulls:expr) => {
                 Arc::new(
@@ -211,9 +270,7 @@ impl<'a> Reader<'a> {
         }
         let node = body.node()?;
         let (rows, nulls) = (node.rows, self.nulls(node, body)?);
-        let invalid = || DecodeError::Type {
-            data_type: data_type.clone(),
-        };
+        let invalid = || DecodeError::Type { data_type: data_type.clone() };
         let (width, align) = fixed_width(data_type).ok_or_else(invalid)?;
         let values = body.values(self, rows, width, align, rows)?;
         Ok(downcast_primitive! {
@@ -226,21 +283,63 @@ impl<'a> Reader<'a> {
     fn strings<T: ByteArrayType>(&mut self, body: &mut Body<'a>) -> Result<ArrayRef, DecodeError> {
         let node = body.node()?;
         let (rows, nulls) = (node.rows, self.nulls(node, body)?);
-        let offsets = body.offsets(self, rows, size_of::<T::Offset>())?;
+        let offsets = self.offsets::<T::Offset>(rows, body)?;
         let values = body.bytes(self)?;
-        let offsets = match offsets.is_empty() {
-            true => OffsetBuffer::new_empty(),
-            // SAFETY: one more than rows and aligned, says `offsets`; ascending from no less than
-            // 0, the caller of `decode` has promised.
-            false => unsafe {
-                OffsetBuffer::new_unchecked(ScalarBuffer::new(offsets, 0, rows + 1))
-            },
-        };
         // SAFETY: the values are as long as the offsets say, and UTF-8 where they must be: the
         // caller of `decode` has promised.
-        Ok(Arc::new(unsafe {
-            GenericByteArray::<T>::new_unchecked(offsets, values, nulls)
-        }))
+        Ok(Arc::new(unsafe { GenericByteArray::<T>::new_unchecked(offsets, values, nulls) }))
+    }
+
+    /// Offsets that need no check.
+    fn offsets<O: OffsetSizeTrait>(
+        &mut self,
+        rows: usize,
+        body: &mut Body<'a>,
+    ) -> Result<OffsetBuffer<O>, DecodeError> {
+        let offsets = body.offsets(self, rows, size_of::<O>())?;
+        if offsets.is_empty() {
+            return Ok(OffsetBuffer::new_empty());
+        }
+        // SAFETY: one more than rows and aligned, says `Body::offsets`; ascending from no less than
+        // 0, the caller of `decode` has promised.
+        Ok(unsafe { OffsetBuffer::new_unchecked(ScalarBuffer::new(offsets, 0, rows + 1)) })
+    }
+
+    fn views<T: ByteViewType>(&mut self, body: &mut Body<'a>) -> Result<ArrayRef, DecodeError> {
+        let node = body.node()?;
+        let (rows, nulls) = (node.rows, self.nulls(node, body)?);
+        let mut buffers = body.views(self, rows)?;
+        let views = ScalarBuffer::new(buffers.remove(0), 0, rows);
+        // SAFETY: each view lies inside its buffer and is UTF-8 where it must be: the caller of
+        // `decode` has promised.
+        Ok(Arc::new(unsafe { GenericByteViewArray::<T>::new_unchecked(views, buffers.into(), nulls) }))
+    }
+
+    fn list<O: OffsetSizeTrait>(&mut self, item: &FieldRef, body: &mut Body<'a>) -> Result<ArrayRef, DecodeError> {
+        let node = body.node()?;
+        let (rows, nulls) = (node.rows, self.nulls(node, body)?);
+        let offsets = self.offsets::<O>(rows, body)?;
+        let items = self.array(item.data_type(), dictionary_id(item), body)?;
+        // SAFETY: the items are of the field's type, and as many as the offsets say: the caller of
+        // `decode` has promised.
+        Ok(Arc::new(unsafe { GenericListArray::<O>::new_unchecked(item.clone(), offsets, items, nulls) }))
+    }
+
+    fn structs(&mut self, fields: &Fields, body: &mut Body<'a>) -> Result<ArrayRef, DecodeError> {
+        let node = body.node()?;
+        let (rows, nulls) = (node.rows, self.nulls(node, body)?);
+        let mut columns = Vec::with_capacity(fields.len());
+        for field in fields {
+            let column = self.array(field.data_type(), dictionary_id(field), body)?;
+            columns.push(match column.len() {
+                length if length == rows => column,
+                length if length > rows => column.slice(0, rows),
+                length => return Err(DecodeError::ChildLength { rows: length, needed: rows }),
+            });
+        }
+        let fields = fields.clone();
+        // SAFETY: each column is of its field's type and has as many rows as the struct.
+        Ok(Arc::new(unsafe { StructArray::new_unchecked_with_length(fields, columns, nulls, rows) }))
     }
 
     /// A dictionary column whose keys need no check; all batches share one array of values.
@@ -262,7 +361,10 @@ impl<'a> Reader<'a> {
         let (rows, nulls) = (node.rows, self.nulls(node, body)?);
         let (width, align) = fixed_width(key).unwrap_or((8, 8));
         let keys = body.values(self, rows, width, align, rows)?;
-        let array = self.dictionary_values(id, values)?.array.clone();
+        let array = match self.dictionary_values(id, values)? {
+            Some(values) => values.array.clone(),
+            None => new_empty_array(values),
+        };
         Ok(downcast_integer! {
             key => (typed, rows, keys, nulls, array),
             _ => return Err(DecodeError::Type { data_type: key.clone() })
@@ -270,11 +372,11 @@ impl<'a> Reader<'a> {
     }
 
     fn field(&mut self, field: &Field, body: &mut Body<'a>) -> Result<ArrayData, DecodeError> {
-        self.array(field.data_type(), dictionary_id(field), body)
+        self.data(field.data_type(), dictionary_id(field), body)
     }
 
-    /// Reads the next array of the body. Recursion is bounded: `check_fields` bounded the types.
-    fn array(
+    /// The next array of the body as data; checks its values unless they need none.
+    fn data(
         &mut self,
         data_type: &DataType,
         dictionary_id: Option<i64>,
@@ -294,27 +396,12 @@ impl<'a> Reader<'a> {
         let nulls = self.nulls(node, body)?;
         let rows = node.rows;
         let (buffers, children) = match data_type {
-            Boolean => (
-                vec![body.values(self, rows.div_ceil(8), 1, 1, rows)?],
-                vec![],
-            ),
-            Utf8 | Binary => (
-                vec![body.offsets(self, rows, 4)?, body.bytes(self)?],
-                vec![],
-            ),
-            LargeUtf8 | LargeBinary => (
-                vec![body.offsets(self, rows, 8)?, body.bytes(self)?],
-                vec![],
-            ),
+            Boolean => (vec![body.values(self, rows.div_ceil(8), 1, 1, rows)?], vec![]),
+            Utf8 | Binary => (vec![body.offsets(self, rows, 4)?, body.bytes(self)?], vec![]),
+            LargeUtf8 | LargeBinary => (vec![body.offsets(self, rows, 8)?, body.bytes(self)?], vec![]),
             Utf8View | BinaryView => (body.views(self, rows)?, vec![]),
-            List(item) | Map(item, _) => (
-                vec![body.offsets(self, rows, 4)?],
-                vec![self.field(item, body)?],
-            ),
-            LargeList(item) => (
-                vec![body.offsets(self, rows, 8)?],
-                vec![self.field(item, body)?],
-            ),
+            List(item) | Map(item, _) => (vec![body.offsets(self, rows, 4)?], vec![self.field(item, body)?]),
+            LargeList(item) => (vec![body.offsets(self, rows, 8)?], vec![self.field(item, body)?]),
             ListView(item) => (body.entries(self, rows, 4)?, vec![self.field(item, body)?]),
             LargeListView(item) => (body.entries(self, rows, 8)?, vec![self.field(item, body)?]),
             FixedSizeList(item, size) => {
@@ -323,9 +410,7 @@ impl<'a> Reader<'a> {
                 (vec![], vec![at_least(items, needed.unwrap_or(usize::MAX))?])
             }
             Struct(fields) => {
-                let children = fields
-                    .iter()
-                    .map(|field| at_least(self.field(field, body)?, rows));
+                let children = fields.iter().map(|field| at_least(self.field(field, body)?, rows));
                 (vec![], children.collect::<Result<_, _>>()?)
             }
             Dictionary(key, values) => {
@@ -334,9 +419,7 @@ impl<'a> Reader<'a> {
                 (vec![keys], vec![self.dictionary(dictionary_id, values)?])
             }
             other => {
-                let invalid = || DecodeError::Type {
-                    data_type: other.clone(),
-                };
+                let invalid = || DecodeError::Type { data_type: other.clone() };
                 let (width, align) = fixed_width(other).ok_or_else(invalid)?;
                 (vec![body.values(self, rows, width, align, rows)?], vec![])
             }
@@ -352,11 +435,8 @@ impl<'a> Reader<'a> {
         buffers: Vec<Buffer>,
         children: Vec<ArrayData>,
     ) -> Result<ArrayData, DecodeError> {
-        let builder = ArrayData::builder(data_type.clone())
-            .len(rows)
-            .nulls(nulls)
-            .buffers(buffers)
-            .child_data(children);
+        let builder =
+            ArrayData::builder(data_type.clone()).len(rows).nulls(nulls).buffers(buffers).child_data(children);
         // SAFETY: (1) the buffers and children are those of the type, long enough for the rows and
         // aligned: `array` and `Body` checked. (2) The values are valid: `check_values` says so
         // below before anybody sees the array, or the caller of `decode` has promised it.
@@ -375,20 +455,13 @@ impl<'a> Reader<'a> {
         }
         let needed = rows.div_ceil(8);
         if bits.len() < needed {
-            return Err(DecodeError::ShortBuffer {
-                rows,
-                needed,
-                bytes: bits.len(),
-            });
+            return Err(DecodeError::ShortBuffer { rows, needed, bytes: bits.len() });
         }
         let bits = BooleanBuffer::new(bits, 0, rows);
         if !self.validated {
             let actual = rows - bits.count_set_bits();
             if actual != null_count {
-                return Err(DecodeError::NullCount {
-                    claimed: null_count,
-                    actual,
-                });
+                return Err(DecodeError::NullCount { claimed: null_count, actual });
             }
         }
         // SAFETY: the count was compared just now, or the caller of `decode` has promised it.
@@ -413,9 +486,7 @@ impl<'a> Reader<'a> {
             buffers.push(body.values(self, rows, 4, 4, rows)?);
             child_rows = 0;
         }
-        let children = fields
-            .iter()
-            .map(|(_, field)| at_least(self.field(field, body)?, child_rows));
+        let children = fields.iter().map(|(_, field)| at_least(self.field(field, body)?, child_rows));
         let children = children.collect::<Result<_, _>>()?;
         self.made(data_type, rows, None, buffers, children)
     }
@@ -428,10 +499,7 @@ impl<'a> Reader<'a> {
     ) -> Result<ArrayData, DecodeError> {
         let (run_ends, values) = (&children[0], &children[1]);
         if run_ends.len() != values.len() {
-            return Err(DecodeError::ChildLength {
-                rows: values.len(),
-                needed: run_ends.len(),
-            });
+            return Err(DecodeError::ChildLength { rows: values.len(), needed: run_ends.len() });
         }
         match run_ends.null_count() {
             0 => self.made(data_type, rows, None, vec![], children),
@@ -439,62 +507,65 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn dictionary(
-        &mut self,
-        id: Option<i64>,
-        data_type: &DataType,
-    ) -> Result<ArrayData, DecodeError> {
-        let values = self.dictionary_values(id, data_type)?;
-        let (data, array_count) = (values.data.clone(), values.array_count);
+    fn dictionary(&mut self, id: Option<i64>, data_type: &DataType) -> Result<ArrayData, DecodeError> {
+        let Some(values) = self.dictionary_values(id, data_type)? else {
+            return Ok(ArrayData::new_empty(data_type));
+        };
+        let data = values.data().clone();
         let bytes = self.bytes.len();
-        let left = self.shareable_arrays.checked_sub(array_count);
+        let left = self.shareable_arrays.checked_sub(array_count(&data));
         self.shareable_arrays = left.ok_or(DecodeError::TooCostly { bytes })?;
         Ok(data)
     }
 
-    fn dictionary_values(
-        &mut self,
-        id: Option<i64>,
-        data_type: &DataType,
-    ) -> Result<&Values, DecodeError> {
-        let id = id.unwrap_or_default();
-        let entry = self.dictionaries.entry(id).or_insert_with(|| {
-            // A dictionary may be left out if no valid key needs it.
-            Dictionary::Read(Values::new(ArrayData::new_empty(data_type)))
+    /// Where the dictionary of this id is; ours are numbered from 0 on.
+    fn dictionary_index(&self, id: i64) -> Option<usize> {
+        let guess = usize::try_from(id).ok().filter(|&guess| match self.dictionaries.get(guess) {
+            Some((found, _)) => *found == id,
+            None => false,
         });
-        if let Dictionary::Unread(parts) = entry {
+        guess.or_else(|| self.dictionaries.binary_search_by_key(&id, |(id, _)| *id).ok())
+    }
+
+    /// `None` where there is no such dictionary: it may be left out if no valid key needs it.
+    fn dictionary_values(&mut self, id: Option<i64>, data_type: &DataType) -> Result<Option<&Values>, DecodeError> {
+        let id = id.unwrap_or_default();
+        let Some(index) = self.dictionary_index(id) else {
+            return Ok(None);
+        };
+        if let Dictionary::Unread(parts) = &mut self.dictionaries[index].1 {
             let parts = std::mem::take(parts);
-            *entry = Dictionary::Reading;
-            let values = Values::new(self.join_dictionary(&parts, data_type)?);
-            self.dictionaries.insert(id, Dictionary::Read(values));
+            self.dictionaries[index].1 = Dictionary::Reading;
+            let values = self.join_dictionary(&parts, data_type)?;
+            self.dictionaries[index].1 = Dictionary::Read(values);
         }
-        match self.dictionaries.get(&id) {
-            Some(Dictionary::Read(values)) if values.data.data_type() == data_type => Ok(values),
+        match &self.dictionaries[index].1 {
+            Dictionary::Read(values) if values.array.data_type() == data_type => Ok(Some(values)),
             _ => Err(DecodeError::Dictionary { id }),
         }
     }
 
     /// Usually there is one part, and nothing is copied.
-    fn join_dictionary(
-        &mut self,
-        parts: &[(Message<'a>, arrow_ipc::DictionaryBatch<'a>)],
-        data_type: &DataType,
-    ) -> Result<ArrayData, DecodeError> {
+    fn join_dictionary(&mut self, parts: &[DictionaryPart<'a>], data_type: &DataType) -> Result<Values, DecodeError> {
+        if let ([(message, part)], true) = (parts, self.validated) {
+            let mut body = dictionary_body(message, part)?;
+            let values = self.array(data_type, None, &mut body)?;
+            body.finish()?;
+            return Ok(values.into());
+        }
         if parts.len() > 1 && data_type.is_nested() {
-            return Err(DecodeError::Unsupported {
-                feature: Feature::NestedDelta,
-            });
+            return Err(DecodeError::Unsupported { feature: Feature::NestedDelta });
         }
         let mut values = Vec::with_capacity(parts.len());
         for (message, part) in parts {
             values.push(self.dictionary_part(message, part, data_type)?);
         }
         if values.len() == 1 {
-            return Ok(values.remove(0));
+            return Ok(values.remove(0).into());
         }
         self.check_joinable(&values)?;
-        dictionary::concatenate(&values.iter().collect::<Vec<_>>())
-            .map_err(|source| DecodeError::Data { source })
+        let joined = dictionary::concatenate(&values.iter().collect::<Vec<_>>());
+        Ok(joined.map_err(|source| DecodeError::Data { source })?.into())
     }
 
     fn dictionary_part(
@@ -503,13 +574,8 @@ impl<'a> Reader<'a> {
         part: &arrow_ipc::DictionaryBatch<'a>,
         data_type: &DataType,
     ) -> Result<ArrayData, DecodeError> {
-        let missing = DecodeError::Missing {
-            offset: message.offset,
-            part: Part::Header,
-        };
-        let batch = part.data().ok_or(missing)?;
-        let mut body = Body::new(message, &batch)?;
-        let values = self.array(data_type, None, &mut body)?;
+        let mut body = dictionary_body(message, part)?;
+        let values = self.data(data_type, None, &mut body)?;
         body.finish()?;
         Ok(values)
     }
@@ -521,10 +587,7 @@ impl<'a> Reader<'a> {
             let buffers: usize = part.buffers().iter().map(|buffer| buffer.len()).sum();
             // A type without buffers could claim any length at no cost.
             let has_buffers = !part.buffers().is_empty() && buffers >= part.len() / 8;
-            let left = self
-                .copyable_bytes
-                .checked_sub(buffers)
-                .filter(|_| has_buffers);
+            let left = self.copyable_bytes.checked_sub(buffers).filter(|_| has_buffers);
             self.copyable_bytes = left.ok_or(DecodeError::TooCostly { bytes })?;
         }
         Ok(())
@@ -547,6 +610,11 @@ impl Source for Reader<'_> {
         copy.extend_from_slice(&buffer);
         Ok(copy.into())
     }
+}
+
+fn dictionary_body<'a>(message: &Message<'a>, part: &arrow_ipc::DictionaryBatch<'a>) -> Result<Body<'a>, DecodeError> {
+    let missing = DecodeError::Missing { offset: message.offset, part: Part::Header };
+    Body::new(message, &part.data().ok_or(missing)?)
 }
 
 fn at_least(child: ArrayData, needed: usize) -> Result<ArrayData, DecodeError> {

@@ -34,37 +34,24 @@ pub(super) struct Dictionary {
 }
 
 /// Finds the dictionaries of all columns and makes each one.
-pub(super) fn collect(
-    schema: &Schema,
-    batches: &[RecordBatch],
-) -> Result<Vec<Dictionary>, EncodeError> {
+pub(super) fn collect(schema: &Schema, batches: &[RecordBatch]) -> Result<Vec<Dictionary>, EncodeError> {
     let mut found = Vec::new();
     for (i, field) in schema.fields().iter().enumerate() {
         if dictionary_count(field.data_type()) > 0 {
-            let chunks = batches
-                .iter()
-                .map(|batch| batch.column(i).to_data())
-                .collect();
+            let chunks = batches.iter().map(|batch| batch.column(i).to_data()).collect();
             visit(field.data_type(), chunks, &mut found)?;
         }
     }
     Ok(found)
 }
 
-fn visit(
-    data_type: &DataType,
-    chunks: Vec<ArrayData>,
-    found: &mut Vec<Dictionary>,
-) -> Result<(), EncodeError> {
+fn visit(data_type: &DataType, chunks: Vec<ArrayData>, found: &mut Vec<Dictionary>) -> Result<(), EncodeError> {
     if let DataType::Dictionary(key, values) = data_type {
         return visit_dictionary(key, values, &chunks, found);
     }
     for (i, child) in children(data_type).into_iter().enumerate() {
         if dictionary_count(child) > 0 {
-            let chunks = chunks
-                .iter()
-                .map(|chunk| chunk.child_data()[i].clone())
-                .collect();
+            let chunks = chunks.iter().map(|chunk| chunk.child_data()[i].clone()).collect();
             visit(child, chunks, found)?;
         }
     }
@@ -82,11 +69,7 @@ fn visit_dictionary(
     let chunks: Vec<&ArrayData> = chunks.iter().map(|chunk| &chunk.child_data()[0]).collect();
     let (values, renumber) = unify(number, key, value_type, &chunks)?;
     visit(value_type, vec![values.clone()], found)?;
-    found.push(Dictionary {
-        values,
-        inner_count,
-        renumber,
-    });
+    found.push(Dictionary { values, inner_count, renumber });
     Ok(())
 }
 
@@ -107,33 +90,17 @@ fn unify(
     let values_max = key_count_max(key);
     if values <= values_max {
         let merged = concatenate(&parts);
-        let merged = merged.map_err(|source| EncodeError::DictionaryMerge {
-            dictionary: number,
-            source,
-        })?;
+        let merged = merged.map_err(|source| EncodeError::DictionaryMerge { dictionary: number, source })?;
         return Ok((merged, additions(&parts, &part_of_chunk)));
     }
     let (merged, tables) = deduplicate(&parts)
-        .ok_or(EncodeError::DictionaryTooLarge {
-            dictionary: number,
-            values,
-            values_max,
-        })?
-        .map_err(|source| EncodeError::DictionaryMerge {
-            dictionary: number,
-            source,
-        })?;
+        .ok_or(EncodeError::DictionaryTooLarge { dictionary: number, values, values_max })?
+        .map_err(|source| EncodeError::DictionaryMerge { dictionary: number, source })?;
     if merged.len() > values_max {
         let values = merged.len();
-        return Err(EncodeError::DictionaryTooLarge {
-            dictionary: number,
-            values,
-            values_max,
-        });
+        return Err(EncodeError::DictionaryTooLarge { dictionary: number, values, values_max });
     }
-    let renumber = part_of_chunk
-        .iter()
-        .map(|&part| Renumber::Table(tables[part].clone()));
+    let renumber = part_of_chunk.iter().map(|&part| Renumber::Table(tables[part].clone()));
     Ok((merged, renumber.collect()))
 }
 
@@ -148,12 +115,7 @@ fn distinct<'a>(chunks: &[&'a ArrayData]) -> (Vec<&'a ArrayData>, Vec<usize>) {
     for chunk in chunks {
         // Only neighbours are compared by value: all pairs would be quadratic.
         let same = parts.iter().position(|part| part.ptr_eq(chunk));
-        let same = same.or_else(|| {
-            parts
-                .last()
-                .filter(|part| **part == *chunk)
-                .map(|_| parts.len() - 1)
-        });
+        let same = same.or_else(|| parts.last().filter(|part| **part == *chunk).map(|_| parts.len() - 1));
         part_of_chunk.push(same.unwrap_or(parts.len()));
         if same.is_none() {
             parts.push(chunk);
@@ -197,11 +159,7 @@ fn deduplicate(parts: &[&ArrayData]) -> Option<Deduplicated> {
     for (i, part) in parts.iter().enumerate() {
         let mut table = Vec::with_capacity(part.len());
         for row in 0..part.len() {
-            let value = if part.is_null(row) {
-                None
-            } else {
-                Some(value_bytes(part, row)?)
-            };
+            let value = if part.is_null(row) { None } else { Some(value_bytes(part, row)?) };
             let number = *numbers.entry(value).or_insert_with(|| {
                 firsts.push((i, row));
                 firsts.len() as u64 - 1
@@ -224,17 +182,11 @@ fn value_bytes(data: &ArrayData, row: usize) -> Option<&[u8]> {
     let buffers = data.buffers();
     match data.data_type() {
         DataType::Utf8 | DataType::Binary => {
-            let (start, end) = (
-                number::<4>(&buffers[0], at)?,
-                number::<4>(&buffers[0], at + 1)?,
-            );
+            let (start, end) = (number::<4>(&buffers[0], at)?, number::<4>(&buffers[0], at + 1)?);
             buffers[1].get(start..end)
         }
         DataType::LargeUtf8 | DataType::LargeBinary => {
-            let (start, end) = (
-                number::<8>(&buffers[0], at)?,
-                number::<8>(&buffers[0], at + 1)?,
-            );
+            let (start, end) = (number::<8>(&buffers[0], at)?, number::<8>(&buffers[0], at + 1)?);
             buffers[1].get(start..end)
         }
         other => {

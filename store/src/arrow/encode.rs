@@ -48,10 +48,7 @@ impl Layout {
     /// Writes every byte of `out`, padding included.
     pub fn write(&self, out: &mut [u8]) -> Result<(), EncodeError> {
         if out.len() != self.bytes {
-            return Err(EncodeError::OutputLength {
-                actual: out.len(),
-                planned: self.bytes,
-            });
+            return Err(EncodeError::OutputLength { actual: out.len(), planned: self.bytes });
         }
         let mut written = 0;
         for part in &self.parts {
@@ -66,10 +63,8 @@ impl Layout {
 
 fn check_expressible(schema: &SchemaRef) -> Result<(), EncodeError> {
     for (column, field) in schema.fields().iter().enumerate() {
-        check_type(field.data_type(), DEPTH_MAX).map_err(|_| EncodeError::Inexpressible {
-            column,
-            data_type: field.data_type().clone(),
-        })?;
+        check_type(field.data_type(), DEPTH_MAX)
+            .map_err(|_| EncodeError::Inexpressible { column, data_type: field.data_type().clone() })?;
     }
     Ok(())
 }
@@ -77,29 +72,16 @@ fn check_expressible(schema: &SchemaRef) -> Result<(), EncodeError> {
 fn check_batch(schema: &SchemaRef, batch: usize, data: &RecordBatch) -> Result<(), EncodeError> {
     let (columns, expected) = (data.num_columns(), schema.fields().len());
     if columns != expected {
-        return Err(EncodeError::ColumnCount {
-            batch,
-            columns,
-            expected,
-        });
+        return Err(EncodeError::ColumnCount { batch, columns, expected });
     }
     for (column, (array, field)) in data.columns().iter().zip(schema.fields()).enumerate() {
         if array.data_type() != field.data_type() {
             let (actual, expected) = (array.data_type().clone(), field.data_type().clone());
-            return Err(EncodeError::ColumnType {
-                batch,
-                column,
-                actual,
-                expected,
-            });
+            return Err(EncodeError::ColumnType { batch, column, actual, expected });
         }
         let null_count = array.null_count();
         if null_count > 0 && !field.is_nullable() {
-            return Err(EncodeError::UnexpectedNulls {
-                batch,
-                column,
-                null_count,
-            });
+            return Err(EncodeError::UnexpectedNulls { batch, column, null_count });
         }
     }
     Ok(())
@@ -118,23 +100,11 @@ impl File {
         let mut head = frame::HEAD.to_vec();
         head.extend(frame::schema_message(schema, head.len())?);
         let bytes = head.len();
-        let parts = vec![Part {
-            offset: 0,
-            source: Source::Metadata(head),
-        }];
-        Ok(Self {
-            parts,
-            bytes,
-            dictionaries: Vec::new(),
-            batches: Vec::new(),
-        })
+        let parts = vec![Part { offset: 0, source: Source::Metadata(head) }];
+        Ok(Self { parts, bytes, dictionaries: Vec::new(), batches: Vec::new() })
     }
 
-    fn push_dictionary(
-        &mut self,
-        id: usize,
-        dictionaries: &[Dictionary],
-    ) -> Result<(), EncodeError> {
+    fn push_dictionary(&mut self, id: usize, dictionaries: &[Dictionary]) -> Result<(), EncodeError> {
         let dictionary = &dictionaries[id];
         let mut body = Body::new(dictionaries, id - dictionary.inner_count, 0);
         body.array(&dictionary.values)?;
@@ -161,41 +131,23 @@ impl File {
         Ok(())
     }
 
-    fn push_message(
-        &mut self,
-        metadata: Vec<u8>,
-        body: Vec<Part>,
-        body_bytes: usize,
-    ) -> Result<Block, EncodeError> {
+    fn push_message(&mut self, metadata: Vec<u8>, body: Vec<Part>, body_bytes: usize) -> Result<Block, EncodeError> {
         let (start, metadata_bytes) = (self.bytes, metadata.len());
         let body_start = add(start, metadata_bytes)?;
         self.bytes = add(body_start, body_bytes)?;
-        self.parts.push(Part {
-            offset: start,
-            source: Source::Metadata(metadata),
-        });
+        self.parts.push(Part { offset: start, source: Source::Metadata(metadata) });
         self.parts.extend(body.into_iter().map(|mut part| {
             part.offset += body_start;
             part
         }));
         // `frame` refused metadata longer than an i32, `add` sums longer than an i64.
-        Ok(Block::new(
-            start as i64,
-            metadata_bytes as i32,
-            body_bytes as i64,
-        ))
+        Ok(Block::new(start as i64, metadata_bytes as i32, body_bytes as i64))
     }
 
     fn finish(mut self, schema: &SchemaRef) -> Result<Layout, EncodeError> {
         let tail = frame::tail(schema, &self.dictionaries, &self.batches)?;
         let bytes = add(self.bytes, tail.len())?;
-        self.parts.push(Part {
-            offset: self.bytes,
-            source: Source::Metadata(tail),
-        });
-        Ok(Layout {
-            parts: self.parts,
-            bytes,
-        })
+        self.parts.push(Part { offset: self.bytes, source: Source::Metadata(tail) });
+        Ok(Layout { parts: self.parts, bytes })
     }
 }

@@ -50,9 +50,7 @@ pub enum EncodeError {
         data_type: DataType,
     },
     /// The dictionaries of the batches differ, and together have more values than keys can name.
-    #[error(
-        "dictionary {dictionary}: {values} values together, but the keys name at most {values_max}"
-    )]
+    #[error("dictionary {dictionary}: {values} values together, but the keys name at most {values_max}")]
     DictionaryTooLarge {
         /// Which dictionary, in the order of the fields.
         dictionary: usize,

@@ -39,9 +39,7 @@ pub(super) fn align_up(bytes: usize) -> Result<usize, EncodeError> {
 
 /// The sum, if it is a length the format can say.
 pub(super) fn add(a: usize, b: usize) -> Result<usize, EncodeError> {
-    a.checked_add(b)
-        .filter(|&sum| i64::try_from(sum).is_ok())
-        .ok_or(EncodeError::TooLarge { bytes: a.max(b) })
+    a.checked_add(b).filter(|&sum| i64::try_from(sum).is_ok()).ok_or(EncodeError::TooLarge { bytes: a.max(b) })
 }
 
 /// The schema as an encapsulated message that starts at `start`.
@@ -53,11 +51,7 @@ pub(super) fn schema_message(schema: &Schema, start: usize) -> Result<Vec<u8>, E
 }
 
 /// A record batch as an encapsulated message that starts at a multiple of the alignment.
-pub(super) fn batch_message(
-    rows: usize,
-    listing: &Listing,
-    body_bytes: usize,
-) -> Result<Vec<u8>, EncodeError> {
+pub(super) fn batch_message(rows: usize, listing: &Listing, body_bytes: usize) -> Result<Vec<u8>, EncodeError> {
     let mut fbb = FlatBufferBuilder::new();
     let batch = batch_offset(&mut fbb, rows, listing).as_union_value();
     let flatbuffer = finish_message(fbb, MessageHeader::RecordBatch, batch, body_bytes);
@@ -82,15 +76,9 @@ pub(super) fn dictionary_message(
 }
 
 /// Everything after the last body: end of stream, footer, its length, the magic.
-pub(super) fn tail(
-    schema: &Schema,
-    dictionaries: &[Block],
-    batches: &[Block],
-) -> Result<Vec<u8>, EncodeError> {
+pub(super) fn tail(schema: &Schema, dictionaries: &[Block], batches: &[Block]) -> Result<Vec<u8>, EncodeError> {
     let footer = footer(schema, dictionaries, batches);
-    let footer_bytes = i32::try_from(footer.len()).map_err(|_| EncodeError::TooLarge {
-        bytes: footer.len(),
-    })?;
+    let footer_bytes = i32::try_from(footer.len()).map_err(|_| EncodeError::TooLarge { bytes: footer.len() })?;
     let mut tail = Vec::with_capacity(PREFIX_BYTES + footer.len() + 4 + MAGIC.len());
     tail.extend_from_slice(&CONTINUATION);
     tail.extend_from_slice(&0i32.to_le_bytes());
@@ -104,8 +92,7 @@ fn footer(schema: &Schema, dictionaries: &[Block], batches: &[Block]) -> Vec<u8>
     let mut fbb = FlatBufferBuilder::new();
     let dictionaries = fbb.create_vector(dictionaries);
     let batches = fbb.create_vector(batches);
-    let metadata =
-        (!schema.metadata().is_empty()).then(|| metadata_to_fb(&mut fbb, schema.metadata()));
+    let metadata = (!schema.metadata().is_empty()).then(|| metadata_to_fb(&mut fbb, schema.metadata()));
     let schema = schema_offset(&mut fbb, schema);
     let mut builder = arrow_ipc::FooterBuilder::new(&mut fbb);
     builder.add_version(MetadataVersion::V5);
@@ -122,14 +109,9 @@ fn footer(schema: &Schema, dictionaries: &[Block], batches: &[Block]) -> Vec<u8>
 
 /// Dictionaries are numbered in the order in which this meets them: a dictionary's values first,
 /// then itself. `dictionary.rs` counts the same way.
-fn schema_offset<'b>(
-    fbb: &mut FlatBufferBuilder<'b>,
-    schema: &Schema,
-) -> WIPOffset<arrow_ipc::Schema<'b>> {
+fn schema_offset<'b>(fbb: &mut FlatBufferBuilder<'b>, schema: &Schema) -> WIPOffset<arrow_ipc::Schema<'b>> {
     let mut tracker = DictionaryTracker::new(true);
-    IpcSchemaEncoder::new()
-        .with_dictionary_tracker(&mut tracker)
-        .schema_to_fb_offset(fbb, schema)
+    IpcSchemaEncoder::new().with_dictionary_tracker(&mut tracker).schema_to_fb_offset(fbb, schema)
 }
 
 fn batch_offset<'b>(
@@ -139,8 +121,7 @@ fn batch_offset<'b>(
 ) -> WIPOffset<arrow_ipc::RecordBatch<'b>> {
     let nodes = fbb.create_vector(&listing.nodes);
     let buffers = fbb.create_vector(&listing.buffers);
-    let counts =
-        (!listing.variadic_counts.is_empty()).then(|| fbb.create_vector(&listing.variadic_counts));
+    let counts = (!listing.variadic_counts.is_empty()).then(|| fbb.create_vector(&listing.variadic_counts));
     let mut builder = arrow_ipc::RecordBatchBuilder::new(fbb);
     builder.add_length(rows as i64);
     builder.add_nodes(nodes);
@@ -171,9 +152,7 @@ fn finish_message(
 fn encapsulate(flatbuffer: &[u8], start: usize) -> Result<Vec<u8>, EncodeError> {
     let end = align_up(start + PREFIX_BYTES + flatbuffer.len())?;
     let metadata_bytes = end - start - PREFIX_BYTES;
-    let length = i32::try_from(metadata_bytes).map_err(|_| EncodeError::TooLarge {
-        bytes: metadata_bytes,
-    })?;
+    let length = i32::try_from(metadata_bytes).map_err(|_| EncodeError::TooLarge { bytes: metadata_bytes })?;
     let mut message = Vec::with_capacity(end - start);
     message.extend_from_slice(&CONTINUATION);
     message.extend_from_slice(&length.to_le_bytes());

@@ -6,8 +6,8 @@
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    BinaryViewType, ByteArrayType, ByteViewType, GenericBinaryType, GenericStringType, Int16Type,
-    Int32Type, Int64Type, RunEndIndexType, StringViewType,
+    BinaryViewType, ByteArrayType, ByteViewType, GenericBinaryType, GenericStringType, Int16Type, Int32Type, Int64Type,
+    RunEndIndexType, StringViewType,
 };
 use arrow_array::{Array, OffsetSizeTrait, RecordBatch, UnionArray};
 use arrow_buffer::{Buffer, MutableBuffer};
@@ -16,28 +16,8 @@ use arrow_schema::{DataType, UnionFields};
 use super::{Table, decode};
 
 /// Numbers that lengths, offsets and counts get wrong.
-const INTERESTING: [i64; 20] = [
-    0,
-    1,
-    2,
-    3,
-    7,
-    8,
-    15,
-    63,
-    64,
-    127,
-    128,
-    255,
-    256,
-    65_535,
-    -1,
-    -8,
-    0x7fff_ffff,
-    0x8000_0000,
-    i64::MAX,
-    i64::MIN,
-];
+const INTERESTING: [i64; 20] =
+    [0, 1, 2, 3, 7, 8, 15, 63, 64, 127, 128, 255, 256, 65_535, -1, -8, 0x7fff_ffff, 0x8000_0000, i64::MAX, i64::MIN];
 
 /// Turns valid bytes into bytes that are nearly valid.
 #[derive(Debug, Clone)]
@@ -48,9 +28,7 @@ pub struct Mutator {
 impl Mutator {
     /// The same seed makes the same mutations.
     pub fn new(seed: u64) -> Self {
-        Self {
-            state: seed ^ 0x9e37_79b9_7f4a_7c15,
-        }
+        Self { state: seed ^ 0x9e37_79b9_7f4a_7c15 }
     }
 
     /// The next random number (splitmix64).
@@ -63,11 +41,7 @@ impl Mutator {
 
     /// A random number below `end`, or 0.
     pub fn below(&mut self, end: usize) -> usize {
-        if end == 0 {
-            0
-        } else {
-            (self.random() % end as u64) as usize
-        }
+        if end == 0 { 0 } else { (self.random() % end as u64) as usize }
     }
 
     /// Puts one of `seeds` into `out`, with one to eight mutations.
@@ -115,30 +89,17 @@ impl Mutator {
 
     fn nudge_number(&mut self, out: &mut [u8], at: usize) {
         let at = at / 4 * 4;
-        if let Some(word) = out
-            .get_mut(at..)
-            .and_then(|rest| rest.first_chunk_mut::<4>())
-        {
+        if let Some(word) = out.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<4>()) {
             let by = self.below(17) as u32;
-            *word = u32::from_le_bytes(*word)
-                .wrapping_add(by)
-                .wrapping_sub(8)
-                .to_le_bytes();
+            *word = u32::from_le_bytes(*word).wrapping_add(by).wrapping_sub(8).to_le_bytes();
         }
     }
 
     /// Some bytes of another seed at the same place, or at another.
     fn splice(&mut self, seeds: &[Vec<u8>], out: &mut [u8], at: usize) {
         let other = &seeds[self.below(seeds.len())];
-        let from = if self.below(2) == 0 {
-            at
-        } else {
-            self.below(other.len())
-        };
-        let length = self
-            .below(256)
-            .min(out.len() - at)
-            .min(other.len().saturating_sub(from));
+        let from = if self.below(2) == 0 { at } else { self.below(other.len()) };
+        let length = self.below(256).min(out.len() - at).min(other.len().saturating_sub(from));
         if length > 0 {
             out[at..at + length].copy_from_slice(&other[from..from + length]);
         }
@@ -193,26 +154,16 @@ pub fn aligned(bytes: &[u8]) -> Buffer {
 
 /// Touches every value of the table through the public methods of its arrays.
 pub fn walk(table: &Table) -> u64 {
-    table
-        .batches
-        .iter()
-        .map(walk_batch)
-        .fold(0, u64::wrapping_add)
+    table.batches.iter().map(walk_batch).fold(0, u64::wrapping_add)
 }
 
 fn walk_batch(batch: &RecordBatch) -> u64 {
-    batch
-        .columns()
-        .iter()
-        .map(|column| walk_array(column))
-        .fold(0, u64::wrapping_add)
+    batch.columns().iter().map(|column| walk_array(column)).fold(0, u64::wrapping_add)
 }
 
 fn walk_array(array: &dyn Array) -> u64 {
     use DataType::*;
-    let nulls = array.nulls().map_or(0, |nulls| {
-        nulls.iter().filter(|valid| !valid).count() as u64
-    });
+    let nulls = array.nulls().map_or(0, |nulls| nulls.iter().filter(|valid| !valid).count() as u64);
     let values = match array.data_type() {
         Null => array.len() as u64,
         Boolean => array.as_boolean().values().iter().map(u64::from).sum(),
@@ -225,22 +176,14 @@ fn walk_array(array: &dyn Array) -> u64 {
         FixedSizeBinary(_) => {
             let array = array.as_fixed_size_binary();
             // Values without bytes are as many as the metadata says.
-            let rows = if array.value_length() == 0 {
-                0
-            } else {
-                array.len()
-            };
-            (0..rows)
-                .map(|row| sum(array.value(row)))
-                .fold(0, u64::wrapping_add)
+            let rows = if array.value_length() == 0 { 0 } else { array.len() };
+            (0..rows).map(|row| sum(array.value(row))).fold(0, u64::wrapping_add)
         }
         List(_) => walk_list::<i32>(array),
         LargeList(_) => walk_list::<i64>(array),
         Map(_, _) => {
             let map = array.as_map();
-            let entries: usize = (0..map.len())
-                .map(|row| map.value_length(row) as usize)
-                .sum();
+            let entries: usize = (0..map.len()).map(|row| map.value_length(row) as usize).sum();
             walk_array(map.entries()).wrapping_add(entries as u64)
         }
         ListView(_) => walk_list_view::<i32>(array),
@@ -248,24 +191,15 @@ fn walk_array(array: &dyn Array) -> u64 {
         FixedSizeList(_, _) => walk_array(array.as_fixed_size_list().values()),
         Struct(_) => {
             let columns = array.as_struct().columns().iter();
-            columns
-                .map(|column| walk_array(column))
-                .fold(0, u64::wrapping_add)
+            columns.map(|column| walk_array(column)).fold(0, u64::wrapping_add)
         }
         Union(fields, _) => walk_union(array.as_union(), fields),
         Dictionary(_, _) => {
             let dictionary = array.as_any_dictionary();
             // A dictionary without values has only nulls, and nothing to normalise keys to.
             let is_empty = dictionary.values().is_empty();
-            let keys = if is_empty {
-                Vec::new()
-            } else {
-                dictionary.normalized_keys()
-            };
-            let keys = keys
-                .iter()
-                .map(|key| *key as u64)
-                .fold(0, u64::wrapping_add);
+            let keys = if is_empty { Vec::new() } else { dictionary.normalized_keys() };
+            let keys = keys.iter().map(|key| *key as u64).fold(0, u64::wrapping_add);
             keys.wrapping_add(walk_array(dictionary.values()))
         }
         RunEndEncoded(run_ends, _) => match run_ends.data_type() {
@@ -276,10 +210,7 @@ fn walk_array(array: &dyn Array) -> u64 {
         _ => {
             // Fixed-width: any bytes are values.
             let data = array.to_data();
-            data.buffers()
-                .iter()
-                .map(|buffer| sum(buffer))
-                .fold(0, u64::wrapping_add)
+            data.buffers().iter().map(|buffer| sum(buffer)).fold(0, u64::wrapping_add)
         }
     };
     values.wrapping_add(nulls)
@@ -335,9 +266,7 @@ fn walk_runs<T: RunEndIndexType>(array: &dyn Array) -> u64 {
         return 0;
     };
     let rows = runs.len();
-    let ends = [0, rows / 2, rows.saturating_sub(1)]
-        .into_iter()
-        .filter(|row| *row < rows);
+    let ends = [0, rows / 2, rows.saturating_sub(1)].into_iter().filter(|row| *row < rows);
     let places = ends.map(|row| runs.get_physical_index(row) as u64);
     places.fold(walk_array(runs.values()), u64::wrapping_add)
 }

@@ -21,19 +21,13 @@ const EXPANSION_MAX: usize = 8;
 /// Where the footer starts, counted from the start of the file.
 fn footer_range(bytes: &[u8]) -> Result<(usize, usize), DecodeError> {
     let not_arrow = DecodeError::NotArrow { bytes: bytes.len() };
-    if bytes.len() < HEAD.len() + 4 + MAGIC.len()
-        || !bytes.starts_with(MAGIC)
-        || !bytes.ends_with(MAGIC)
-    {
+    if bytes.len() < HEAD.len() + 4 + MAGIC.len() || !bytes.starts_with(MAGIC) || !bytes.ends_with(MAGIC) {
         return Err(not_arrow);
     }
     let end = bytes.len() - MAGIC.len() - 4;
     let length = i32_at(bytes, end).and_then(|length| usize::try_from(length).ok());
     let start = length.and_then(|length| end.checked_sub(length));
-    start
-        .filter(|&start| start >= HEAD.len())
-        .map(|start| (start, end))
-        .ok_or(not_arrow)
+    start.filter(|&start| start >= HEAD.len()).map(|start| (start, end)).ok_or(not_arrow)
 }
 
 fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
@@ -57,16 +51,17 @@ pub(super) fn footer_bytes(bytes: &[u8]) -> Result<&[u8], DecodeError> {
     Ok(&bytes[start..end])
 }
 
-/// Verifies the footer and the schema in it.
-pub(super) fn check_footer(bytes: &[u8]) -> Result<Footer<'_>, DecodeError> {
-    let (offset, end) = footer_range(bytes)?;
-    let options = verifier_options(end - offset);
-    let footer = arrow_ipc::root_as_footer_with_opts(&options, &bytes[offset..end])
-        .map_err(|source| DecodeError::Metadata { offset, source })?;
-    let part = Part::Schema;
-    let schema = footer
-        .schema()
-        .ok_or(DecodeError::Missing { offset, part })?;
+/// Verifies a footer.
+pub(super) fn check_footer(footer: &[u8]) -> Result<Footer<'_>, DecodeError> {
+    let options = verifier_options(footer.len());
+    arrow_ipc::root_as_footer_with_opts(&options, footer).map_err(|source| DecodeError::Metadata { offset: 0, source })
+}
+
+/// Verifies a footer and the schema in it.
+pub(super) fn check_schema(footer: &[u8]) -> Result<Footer<'_>, DecodeError> {
+    let footer = check_footer(footer)?;
+    let (offset, part) = (0, Part::Schema);
+    let schema = footer.schema().ok_or(DecodeError::Missing { offset, part })?;
     check_flatbuffer(&schema)?;
     Ok(footer)
 }
@@ -74,15 +69,12 @@ pub(super) fn check_footer(bytes: &[u8]) -> Result<Footer<'_>, DecodeError> {
 /// The schema of a footer that has been checked.
 pub(super) fn read_schema(footer: &Footer<'_>) -> Result<SchemaRef, DecodeError> {
     let (offset, part) = (0, Part::Schema);
-    let schema = footer
-        .schema()
-        .ok_or(DecodeError::Missing { offset, part })?;
+    let schema = footer.schema().ok_or(DecodeError::Missing { offset, part })?;
     if schema.endianness() != arrow_ipc::Endianness::Little {
         let feature = Feature::BigEndian;
         return Err(DecodeError::Unsupported { feature });
     }
-    let schema = arrow_ipc::convert::try_fb_to_schema(schema)
-        .map_err(|source| DecodeError::Schema { source })?;
+    let schema = arrow_ipc::convert::try_fb_to_schema(schema).map_err(|source| DecodeError::Schema { source })?;
     check_fields(schema.fields())?;
     Ok(Arc::new(schema))
 }
@@ -99,43 +91,39 @@ pub(super) struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Reads the message that `block` points at.
+    /// Reads the message that `block` points at, and verifies its flatbuffer.
     pub(super) fn read(bytes: &'a [u8], block: &Block) -> Result<Self, DecodeError> {
+        Self::read_with(bytes, block, |offset, flatbuffer| {
+            let options = verifier_options(flatbuffer.len());
+            arrow_ipc::root_as_message_with_opts(&options, flatbuffer)
+                .map_err(|source| DecodeError::Metadata { offset, source })
+        })
+    }
+
+    /// Reads the message that `block` points at; `header` makes one of its flatbuffer.
+    pub(super) fn read_with(
+        bytes: &'a [u8],
+        block: &Block,
+        header: impl FnOnce(usize, &'a [u8]) -> Result<arrow_ipc::Message<'a>, DecodeError>,
+    ) -> Result<Self, DecodeError> {
         let available = bytes.len();
         let range = |offset: i64, length: i64| {
-            let error = DecodeError::OutOfBounds {
-                offset,
-                length,
-                available,
-            };
+            let error = DecodeError::OutOfBounds { offset, length, available };
             range_within(offset, length, available).ok_or(error)
         };
         let (start, metadata_bytes) = range(block.offset(), block.metaDataLength().into())?;
         let body_start = start + metadata_bytes;
         let (_, body_bytes) = range(body_start as i64, block.bodyLength())?;
         let (offset, flatbuffer) = message_flatbuffer(start, &bytes[start..body_start])?;
-        let options = verifier_options(flatbuffer.len());
-        let header = arrow_ipc::root_as_message_with_opts(&options, flatbuffer)
-            .map_err(|source| DecodeError::Metadata { offset, source })?;
+        let header = header(offset, flatbuffer)?;
         if !(MetadataVersion::V4..=MetadataVersion::V5).contains(&header.version()) {
-            return Err(DecodeError::Unsupported {
-                feature: Feature::OldVersion,
-            });
+            return Err(DecodeError::Unsupported { feature: Feature::OldVersion });
         }
         if usize::try_from(header.bodyLength()) != Ok(body_bytes) {
-            return Err(DecodeError::Number {
-                part: Part::Body,
-                value: header.bodyLength(),
-            });
+            return Err(DecodeError::Number { part: Part::Body, value: header.bodyLength() });
         }
         let bytes = metadata_bytes + body_bytes;
-        Ok(Self {
-            header,
-            offset,
-            body_start,
-            body_bytes,
-            bytes,
-        })
+        Ok(Self { header, offset, body_start, body_bytes, bytes })
     }
 }
 
@@ -159,18 +147,9 @@ fn message_flatbuffer(start: usize, message: &[u8]) -> Result<(usize, &[u8]), De
         available: message.len(),
     };
     let is_current = message.starts_with(&CONTINUATION);
-    let prefix_bytes = if is_current {
-        PREFIX_BYTES
-    } else {
-        PREFIX_BYTES - 4
-    };
+    let prefix_bytes = if is_current { PREFIX_BYTES } else { PREFIX_BYTES - 4 };
     let length = i32_at(message, prefix_bytes - 4).ok_or_else(|| out_of_bounds(0))?;
-    let end = usize::try_from(length)
-        .ok()
-        .and_then(|length| length.checked_add(prefix_bytes));
+    let end = usize::try_from(length).ok().and_then(|length| length.checked_add(prefix_bytes));
     let flatbuffer = end.and_then(|end| message.get(prefix_bytes..end));
-    Ok((
-        start + prefix_bytes,
-        flatbuffer.ok_or_else(|| out_of_bounds(length))?,
-    ))
+    Ok((start + prefix_bytes, flatbuffer.ok_or_else(|| out_of_bounds(length))?))
 }

@@ -38,6 +38,7 @@ mod native;
 mod piece;
 mod place;
 mod schema;
+mod schemas;
 #[cfg(any(test, feature = "testing"))]
 mod testing;
 #[cfg(test)]

@@ -16,58 +16,24 @@ pub(super) enum Piece {
     /// This many zeros.
     Zeros(usize),
     /// `len` bits from bit `offset`, moved to bit 0; the rest of the last byte is zero.
-    Bits {
-        bits: Buffer,
-        offset: usize,
-        len: usize,
-    },
+    Bits { bits: Buffer, offset: usize, len: usize },
     /// Each number less `base`.
-    Offsets32 {
-        offsets: ScalarBuffer<i32>,
-        base: i32,
-    },
+    Offsets32 { offsets: ScalarBuffer<i32>, base: i32 },
     /// Each number less `base`.
-    Offsets64 {
-        offsets: ScalarBuffer<i64>,
-        base: i64,
-    },
+    Offsets64 { offsets: ScalarBuffer<i64>, base: i64 },
     /// List view offsets less `base`, or 0 where the size is 0 (such an offset may be anything).
-    ViewOffsets32 {
-        offsets: ScalarBuffer<i32>,
-        sizes: ScalarBuffer<i32>,
-        base: i32,
-    },
+    ViewOffsets32 { offsets: ScalarBuffer<i32>, sizes: ScalarBuffer<i32>, base: i32 },
     /// List view offsets less `base`, or 0 where the size is 0 (such an offset may be anything).
-    ViewOffsets64 {
-        offsets: ScalarBuffer<i64>,
-        sizes: ScalarBuffer<i64>,
-        base: i64,
-    },
+    ViewOffsets64 { offsets: ScalarBuffer<i64>, sizes: ScalarBuffer<i64>, base: i64 },
     /// Dense union offsets, each less the first row its child keeps.
-    UnionOffsets {
-        offsets: ScalarBuffer<i32>,
-        type_ids: ScalarBuffer<i8>,
-        first_rows: Box<[i32; 128]>,
-    },
+    UnionOffsets { offsets: ScalarBuffer<i32>, type_ids: ScalarBuffer<i8>, first_rows: Box<[i32; 128]> },
     /// Run ends of `width` bytes, less `skipped`, at most `rows`.
-    RunEnds {
-        run_ends: Buffer,
-        width: usize,
-        skipped: u64,
-        rows: u64,
-    },
+    RunEnds { run_ends: Buffer, width: usize, skipped: u64, rows: u64 },
     /// Views whose data buffers were dropped or cut: per old buffer, its new number and the bytes
     /// cut off its front.
-    Views {
-        views: ScalarBuffer<u128>,
-        moves: Box<[(u32, u32)]>,
-    },
+    Views { views: ScalarBuffer<u128>, moves: Box<[(u32, u32)]> },
     /// Dictionary keys of `width` bytes, renumbered.
-    Keys {
-        keys: Buffer,
-        width: usize,
-        renumber: Renumber,
-    },
+    Keys { keys: Buffer, width: usize, renumber: Renumber },
 }
 
 /// How the keys of one batch change when the dictionaries of all batches become one.
@@ -91,9 +57,7 @@ impl Piece {
             Self::Offsets32 { offsets, .. }
             | Self::ViewOffsets32 { offsets, .. }
             | Self::UnionOffsets { offsets, .. } => offsets.inner().len(),
-            Self::Offsets64 { offsets, .. } | Self::ViewOffsets64 { offsets, .. } => {
-                offsets.inner().len()
-            }
+            Self::Offsets64 { offsets, .. } | Self::ViewOffsets64 { offsets, .. } => offsets.inner().len(),
             Self::RunEnds { run_ends, .. } => run_ends.len(),
             Self::Views { views, .. } => views.inner().len(),
             Self::Keys { keys, .. } => keys.len(),
@@ -107,80 +71,30 @@ impl Piece {
             Self::Zeros(_) => out.fill(0),
             Self::Bits { bits, offset, len } => copy_bits(bits, *offset, *len, out),
             Self::Offsets32 { offsets, base } => {
-                fill(
-                    out,
-                    offsets.iter().map(|o| o.wrapping_sub(*base).to_le_bytes()),
-                );
+                fill(out, offsets.iter().map(|o| o.wrapping_sub(*base).to_le_bytes()));
             }
             Self::Offsets64 { offsets, base } => {
-                fill(
-                    out,
-                    offsets.iter().map(|o| o.wrapping_sub(*base).to_le_bytes()),
-                );
+                fill(out, offsets.iter().map(|o| o.wrapping_sub(*base).to_le_bytes()));
             }
-            Self::ViewOffsets32 {
-                offsets,
-                sizes,
-                base,
-            } => {
+            Self::ViewOffsets32 { offsets, sizes, base } => {
                 let moved = |(o, s): (&i32, &i32)| if *s == 0 { 0 } else { o.wrapping_sub(*base) };
-                fill(
-                    out,
-                    offsets
-                        .iter()
-                        .zip(sizes.iter())
-                        .map(|p| moved(p).to_le_bytes()),
-                );
+                fill(out, offsets.iter().zip(sizes.iter()).map(|p| moved(p).to_le_bytes()));
             }
-            Self::ViewOffsets64 {
-                offsets,
-                sizes,
-                base,
-            } => {
+            Self::ViewOffsets64 { offsets, sizes, base } => {
                 let moved = |(o, s): (&i64, &i64)| if *s == 0 { 0 } else { o.wrapping_sub(*base) };
-                fill(
-                    out,
-                    offsets
-                        .iter()
-                        .zip(sizes.iter())
-                        .map(|p| moved(p).to_le_bytes()),
-                );
+                fill(out, offsets.iter().zip(sizes.iter()).map(|p| moved(p).to_le_bytes()));
             }
-            Self::UnionOffsets {
-                offsets,
-                type_ids,
-                first_rows,
-            } => {
+            Self::UnionOffsets { offsets, type_ids, first_rows } => {
                 let moved = |(o, id): (&i32, &i8)| o.wrapping_sub(first_rows[(*id & 127) as usize]);
-                fill(
-                    out,
-                    offsets
-                        .iter()
-                        .zip(type_ids.iter())
-                        .map(|p| moved(p).to_le_bytes()),
-                );
+                fill(out, offsets.iter().zip(type_ids.iter()).map(|p| moved(p).to_le_bytes()));
             }
-            Self::RunEnds {
-                run_ends,
-                width,
-                skipped,
-                rows,
-            } => {
-                map_words(run_ends, *width, out, |end| {
-                    end.wrapping_sub(*skipped).min(*rows)
-                });
+            Self::RunEnds { run_ends, width, skipped, rows } => {
+                map_words(run_ends, *width, out, |end| end.wrapping_sub(*skipped).min(*rows));
             }
             Self::Views { views, moves } => {
-                fill(
-                    out,
-                    views.iter().map(|v| move_view(*v, moves).to_le_bytes()),
-                );
+                fill(out, views.iter().map(|v| move_view(*v, moves).to_le_bytes()));
             }
-            Self::Keys {
-                keys,
-                width,
-                renumber,
-            } => write_keys(keys, *width, renumber, out),
+            Self::Keys { keys, width, renumber } => write_keys(keys, *width, renumber, out),
         }
     }
 }
@@ -270,9 +184,7 @@ mod tests {
 
     #[test]
     fn bits_arrive_at_bit_zero_and_the_rest_is_clear() {
-        let bits: Vec<u8> = (0..64u32)
-            .map(|i| (i.wrapping_mul(167) >> 1) as u8)
-            .collect();
+        let bits: Vec<u8> = (0..64u32).map(|i| (i.wrapping_mul(167) >> 1) as u8).collect();
         let bit = |b: &[u8], i: usize| b[i / 8] >> (i % 8) & 1;
         for offset in 0..80 {
             for len in (0..=200).chain([bits.len() * 8 - offset]) {

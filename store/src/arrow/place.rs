@@ -56,20 +56,9 @@ pub(super) struct Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    pub(super) fn new(
-        dictionaries: &'a [Dictionary],
-        next_dictionary: usize,
-        chunk: usize,
-    ) -> Self {
+    pub(super) fn new(dictionaries: &'a [Dictionary], next_dictionary: usize, chunk: usize) -> Self {
         let (listing, parts) = (Listing::default(), Vec::new());
-        Self {
-            listing,
-            parts,
-            bytes: 0,
-            dictionaries,
-            next_dictionary,
-            chunk,
-        }
+        Self { listing, parts, bytes: 0, dictionaries, next_dictionary, chunk }
     }
 
     /// Lists the array and everything in it, depth first, as the format asks.
@@ -101,11 +90,7 @@ impl<'a> Body<'a> {
             LargeListView(_) => self.list_view64(data),
             FixedSizeList(_, size) => {
                 let size = *size as usize;
-                self.array(&slice(
-                    &data.child_data()[0],
-                    data.offset() * size,
-                    data.len() * size,
-                ))
+                self.array(&slice(&data.child_data()[0], data.offset() * size, data.len() * size))
             }
             Struct(_) => self.children(data),
             Dictionary(key, values) => self.keys(data, key, values),
@@ -117,22 +102,15 @@ impl<'a> Body<'a> {
     }
 
     fn node(&mut self, rows: usize, null_count: usize) {
-        self.listing
-            .nodes
-            .push(FieldNode::new(rows as i64, null_count as i64));
+        self.listing.nodes.push(FieldNode::new(rows as i64, null_count as i64));
     }
 
     fn push(&mut self, piece: Piece) -> Result<(), EncodeError> {
         let bytes = piece.bytes();
         let end = align_up(add(self.bytes, bytes)?)?;
-        self.listing
-            .buffers
-            .push(BufferPlace::new(self.bytes as i64, bytes as i64));
+        self.listing.buffers.push(BufferPlace::new(self.bytes as i64, bytes as i64));
         if bytes > 0 {
-            self.parts.push(Part {
-                offset: self.bytes,
-                source: Source::Piece(piece),
-            });
+            self.parts.push(Part { offset: self.bytes, source: Source::Piece(piece) });
         }
         self.bytes = end;
         Ok(())
@@ -146,18 +124,12 @@ impl<'a> Body<'a> {
     }
 
     fn bits(&mut self, bits: &Buffer, offset: usize, len: usize) -> Result<(), EncodeError> {
-        self.push(Piece::Bits {
-            bits: bits.clone(),
-            offset,
-            len,
-        })
+        self.push(Piece::Bits { bits: bits.clone(), offset, len })
     }
 
     fn children(&mut self, data: &ArrayData) -> Result<(), EncodeError> {
         let (offset, len) = (data.offset(), data.len());
-        data.child_data()
-            .iter()
-            .try_for_each(|child| self.array(&slice(child, offset, len)))
+        data.child_data().iter().try_for_each(|child| self.array(&slice(child, offset, len)))
     }
 
     fn strings32(&mut self, data: &ArrayData) -> Result<(), EncodeError> {
@@ -210,16 +182,10 @@ impl<'a> Body<'a> {
         let (start, end) = covered(&offsets, &sizes);
         let size_bytes = sizes.inner().clone();
         let base = start as i32;
-        self.push(
-            match base == 0 && offsets.iter().all(|offset| offset.as_usize() <= end) {
-                true => Piece::Bytes(offsets.into_inner()),
-                false => Piece::ViewOffsets32 {
-                    offsets,
-                    sizes,
-                    base,
-                },
-            },
-        )?;
+        self.push(match base == 0 && offsets.iter().all(|offset| offset.as_usize() <= end) {
+            true => Piece::Bytes(offsets.into_inner()),
+            false => Piece::ViewOffsets32 { offsets, sizes, base },
+        })?;
         self.push(Piece::Bytes(size_bytes))?;
         self.array(&slice(&data.child_data()[0], start, end - start))
     }
@@ -229,16 +195,10 @@ impl<'a> Body<'a> {
         let (start, end) = covered(&offsets, &sizes);
         let size_bytes = sizes.inner().clone();
         let base = start as i64;
-        self.push(
-            match base == 0 && offsets.iter().all(|offset| offset.as_usize() <= end) {
-                true => Piece::Bytes(offsets.into_inner()),
-                false => Piece::ViewOffsets64 {
-                    offsets,
-                    sizes,
-                    base,
-                },
-            },
-        )?;
+        self.push(match base == 0 && offsets.iter().all(|offset| offset.as_usize() <= end) {
+            true => Piece::Bytes(offsets.into_inner()),
+            false => Piece::ViewOffsets64 { offsets, sizes, base },
+        })?;
         self.push(Piece::Bytes(size_bytes))?;
         self.array(&slice(&data.child_data()[0], start, end - start))
     }
@@ -265,12 +225,7 @@ impl<'a> Body<'a> {
         kept.into_iter().try_for_each(|piece| self.push(piece))
     }
 
-    fn keys(
-        &mut self,
-        data: &ArrayData,
-        key: &DataType,
-        values: &DataType,
-    ) -> Result<(), EncodeError> {
+    fn keys(&mut self, data: &ArrayData, key: &DataType, values: &DataType) -> Result<(), EncodeError> {
         let id = self.next_dictionary + dictionary_count(values);
         self.next_dictionary = id + 1;
         let (width, _) = fixed_width(key).unwrap_or((8, 8));
@@ -278,11 +233,7 @@ impl<'a> Body<'a> {
         let keys = data.buffers()[0].slice_with_length(start, data.len() * width);
         self.push(match &self.dictionaries[id].renumber[self.chunk] {
             Renumber::Same => Piece::Bytes(keys),
-            renumber => Piece::Keys {
-                keys,
-                width,
-                renumber: renumber.clone(),
-            },
+            renumber => Piece::Keys { keys, width, renumber: renumber.clone() },
         })
     }
 
@@ -300,21 +251,11 @@ impl<'a> Body<'a> {
         self.node(count, 0);
         self.push(Piece::Zeros(0))?;
         let (skipped, rows) = (data.offset() as u64, data.len() as u64);
-        self.push(Piece::RunEnds {
-            run_ends: ends,
-            width,
-            skipped,
-            rows,
-        })?;
+        self.push(Piece::RunEnds { run_ends: ends, width, skipped, rows })?;
         self.array(&slice(values, start, count))
     }
 
-    fn union(
-        &mut self,
-        data: &ArrayData,
-        fields: &UnionFields,
-        mode: UnionMode,
-    ) -> Result<(), EncodeError> {
+    fn union(&mut self, data: &ArrayData, fields: &UnionFields, mode: UnionMode) -> Result<(), EncodeError> {
         self.node(data.len(), 0);
         let type_ids = typed::<i8>(data, 0);
         self.push(Piece::Bytes(type_ids.inner().clone()))?;
@@ -339,11 +280,7 @@ impl<'a> Body<'a> {
         let first_rows = rows.map(|(first, end)| if first < end { first } else { 0 });
         self.push(match first_rows.iter().all(|&first| first == 0) {
             true => Piece::Bytes(offsets.into_inner()),
-            false => Piece::UnionOffsets {
-                offsets,
-                type_ids,
-                first_rows: Box::new(first_rows),
-            },
+            false => Piece::UnionOffsets { offsets, type_ids, first_rows: Box::new(first_rows) },
         })?;
         for ((id, _), child) in fields.iter().zip(data.child_data()) {
             let (first, end) = rows[(id & 127) as usize];
@@ -357,11 +294,7 @@ impl<'a> Body<'a> {
 
 /// A slice, without a copy of the children where it is the whole.
 fn slice(data: &ArrayData, offset: usize, len: usize) -> ArrayData {
-    if offset == 0 && len == data.len() {
-        data.clone()
-    } else {
-        data.slice(offset, len)
-    }
+    if offset == 0 && len == data.len() { data.clone() } else { data.slice(offset, len) }
 }
 
 fn fixed(buffer: &Buffer, offset: usize, len: usize, width: usize) -> Piece {
@@ -381,14 +314,10 @@ fn offsets<T: ArrowNativeType>(data: &ArrayData) -> Option<ScalarBuffer<T>> {
 
 /// The range of values that list view entries cover.
 fn covered<T: ArrowNativeType>(offsets: &[T], sizes: &[T]) -> (usize, usize) {
-    let entries = offsets
-        .iter()
-        .zip(sizes)
-        .map(|(o, s)| (o.as_usize(), s.as_usize()));
+    let entries = offsets.iter().zip(sizes).map(|(o, s)| (o.as_usize(), s.as_usize()));
     let used = entries.filter(|(_, size)| *size > 0);
-    let (start, end) = used.fold((usize::MAX, 0), |(start, end), (offset, size)| {
-        (start.min(offset), end.max(offset + size))
-    });
+    let (start, end) =
+        used.fold((usize::MAX, 0), |(start, end), (offset, size)| (start.min(offset), end.max(offset + size)));
     if start < end { (start, end) } else { (0, 0) }
 }
 

@@ -38,31 +38,21 @@ pub(super) fn dictionary_count(data_type: &DataType) -> usize {
 /// Finds a type that is not valid Arrow, or that the format cannot express, or that nests deeper
 /// than `depth`.
 pub(super) fn check_type(data_type: &DataType, depth: usize) -> Result<(), DecodeError> {
-    let depth = depth.checked_sub(1).ok_or(DecodeError::TooDeep {
-        depth_max: DEPTH_MAX,
-    })?;
+    let depth = depth.checked_sub(1).ok_or(DecodeError::TooDeep { depth_max: DEPTH_MAX })?;
     if !has_valid_shape(data_type) {
-        return Err(DecodeError::Type {
-            data_type: data_type.clone(),
-        });
+        return Err(DecodeError::Type { data_type: data_type.clone() });
     }
     match data_type {
         DataType::Dictionary(_, values) => check_type(values, depth),
-        DataType::Struct(fields) => fields
-            .iter()
-            .try_for_each(|field| check_type(field.data_type(), depth)),
-        nested if nested.is_nested() => children(nested)
-            .into_iter()
-            .try_for_each(|child| check_type(child, depth)),
+        DataType::Struct(fields) => fields.iter().try_for_each(|field| check_type(field.data_type(), depth)),
+        nested if nested.is_nested() => children(nested).into_iter().try_for_each(|child| check_type(child, depth)),
         _ => Ok(()),
     }
 }
 
 /// Checks the types of all columns.
 pub(super) fn check_fields(fields: &Fields) -> Result<(), DecodeError> {
-    fields
-        .iter()
-        .try_for_each(|field| check_type(field.data_type(), DEPTH_MAX))
+    fields.iter().try_for_each(|field| check_type(field.data_type(), DEPTH_MAX))
 }
 
 fn has_valid_shape(data_type: &DataType) -> bool {
@@ -73,16 +63,11 @@ fn has_valid_shape(data_type: &DataType) -> bool {
         DataType::Decimal128(precision, scale) => is_decimal(*precision, *scale, 38),
         DataType::Decimal256(precision, scale) => is_decimal(*precision, *scale, 76),
         DataType::Map(entries, _) => match entries.data_type() {
-            DataType::Struct(fields) => {
-                fields.len() == 2 && !entries.is_nullable() && !fields[0].is_nullable()
-            }
+            DataType::Struct(fields) => fields.len() == 2 && !entries.is_nullable() && !fields[0].is_nullable(),
             _ => false,
         },
         DataType::RunEndEncoded(run_ends, _) => {
-            let is_index = matches!(
-                run_ends.data_type(),
-                DataType::Int16 | DataType::Int32 | DataType::Int64
-            );
+            let is_index = matches!(run_ends.data_type(), DataType::Int16 | DataType::Int32 | DataType::Int64);
             is_index && !run_ends.is_nullable()
         }
         // The format marks a *field* as a dictionary, so the values cannot be one themselves.
@@ -108,9 +93,7 @@ pub(super) fn check_flatbuffer(schema: &arrow_ipc::Schema) -> Result<(), DecodeE
 }
 
 fn check_flatbuffer_field(field: &arrow_ipc::Field, depth: usize) -> Result<(), DecodeError> {
-    let depth = depth.checked_sub(1).ok_or(DecodeError::TooDeep {
-        depth_max: DEPTH_MAX,
-    })?;
+    let depth = depth.checked_sub(1).ok_or(DecodeError::TooDeep { depth_max: DEPTH_MAX })?;
     if field.type_type() == Type::Union {
         check_flatbuffer_union(field)?;
     }
@@ -127,11 +110,7 @@ fn check_flatbuffer_union(field: &arrow_ipc::Field) -> Result<(), DecodeError> {
         Some(ids) => ids.iter().all(|id| (0..=127).contains(&id)),
         None => fields <= 128,
     };
-    if is_valid {
-        Ok(())
-    } else {
-        Err(DecodeError::UnionFields { fields })
-    }
+    if is_valid { Ok(()) } else { Err(DecodeError::UnionFields { fields }) }
 }
 
 /// Bytes per value and the alignment Rust needs, for types of one fixed-width buffer.

@@ -5,14 +5,10 @@
 use std::sync::Arc;
 
 use arrow_array::builder::{BinaryViewBuilder, StringViewBuilder};
-use arrow_array::{
-    ArrayRef, GenericListViewArray, OffsetSizeTrait, RecordBatch, RecordBatchOptions, make_array,
-};
+use arrow_array::{ArrayRef, GenericListViewArray, OffsetSizeTrait, RecordBatch, RecordBatchOptions, make_array};
 use arrow_buffer::{Buffer, NullBuffer, ScalarBuffer};
 use arrow_data::ArrayData;
-use arrow_schema::{
-    DataType, Field, FieldRef, IntervalUnit, Schema, SchemaRef, TimeUnit, UnionFields, UnionMode,
-};
+use arrow_schema::{DataType, Field, FieldRef, IntervalUnit, Schema, SchemaRef, TimeUnit, UnionFields, UnionMode};
 
 use super::fuzz::Mutator;
 use super::schema::fixed_width;
@@ -54,21 +50,12 @@ pub(super) fn flat_types() -> Vec<DataType> {
         Time64(TimeUnit::Microsecond),
         Time64(TimeUnit::Nanosecond),
     ];
-    for unit in [
-        TimeUnit::Second,
-        TimeUnit::Millisecond,
-        TimeUnit::Microsecond,
-        TimeUnit::Nanosecond,
-    ] {
+    for unit in [TimeUnit::Second, TimeUnit::Millisecond, TimeUnit::Microsecond, TimeUnit::Nanosecond] {
         types.push(Timestamp(unit, None));
         types.push(Timestamp(unit, Some("Europe/Berlin".into())));
         types.push(Duration(unit));
     }
-    for unit in [
-        IntervalUnit::YearMonth,
-        IntervalUnit::DayTime,
-        IntervalUnit::MonthDayNano,
-    ] {
+    for unit in [IntervalUnit::YearMonth, IntervalUnit::DayTime, IntervalUnit::MonthDayNano] {
         types.push(Interval(unit));
     }
     types
@@ -79,32 +66,14 @@ fn item(data_type: DataType, nullable: bool) -> FieldRef {
 }
 
 fn map_of(keys: DataType, values: DataType) -> DataType {
-    let entries = vec![
-        Field::new("key", keys, false),
-        Field::new("value", values, true),
-    ];
-    DataType::Map(
-        Arc::new(Field::new(
-            "entries",
-            DataType::Struct(entries.into()),
-            false,
-        )),
-        false,
-    )
+    let entries = vec![Field::new("key", keys, false), Field::new("value", values, true)];
+    DataType::Map(Arc::new(Field::new("entries", DataType::Struct(entries.into()), false)), false)
 }
 
 fn union_of(types: Vec<DataType>, mode: UnionMode) -> DataType {
-    let ids = (0..types.len())
-        .map(|i| i as i8 * 3 + 1)
-        .collect::<Vec<_>>();
-    let fields = types
-        .into_iter()
-        .enumerate()
-        .map(|(i, t)| Field::new(format!("u{i}"), t, true));
-    DataType::Union(
-        UnionFields::try_new(ids, fields.collect::<Vec<_>>()).unwrap(),
-        mode,
-    )
+    let ids = (0..types.len()).map(|i| i as i8 * 3 + 1).collect::<Vec<_>>();
+    let fields = types.into_iter().enumerate().map(|(i, t)| Field::new(format!("u{i}"), t, true));
+    DataType::Union(UnionFields::try_new(ids, fields.collect::<Vec<_>>()).unwrap(), mode)
 }
 
 fn runs_of(index: DataType, values: DataType) -> DataType {
@@ -136,10 +105,7 @@ pub(super) fn nested_types() -> Vec<DataType> {
         map_of(Int32, List(item(Utf8, true))),
         union_of(vec![Int32, Utf8, Null], UnionMode::Sparse),
         union_of(vec![Int32, Utf8, Null], UnionMode::Dense),
-        union_of(
-            vec![dictionary_of(Int8, Utf8), List(item(Int16, true))],
-            UnionMode::Dense,
-        ),
+        union_of(vec![dictionary_of(Int8, Utf8), List(item(Int16, true))], UnionMode::Dense),
         runs_of(Int16, Utf8),
         runs_of(Int32, Float64),
         runs_of(Int64, dictionary_of(Int8, Utf8)),
@@ -172,56 +138,33 @@ pub(super) fn random_type(random: &mut Mutator, depth: usize) -> DataType {
         3 => LargeListView(item(child, true)),
         4 => FixedSizeList(item(child, nullable), random.below(4) as i32),
         5 => map_of(Utf8, child),
-        6 => union_of(
-            vec![child, random_type(random, depth - 1)],
-            UnionMode::Sparse,
-        ),
-        7 => union_of(
-            vec![child, random_type(random, depth - 1)],
-            UnionMode::Dense,
-        ),
+        6 => union_of(vec![child, random_type(random, depth - 1)], UnionMode::Sparse),
+        7 => union_of(vec![child, random_type(random, depth - 1)], UnionMode::Dense),
         8 => runs_of(Int32, child),
         9 | 10 if !matches!(child, Dictionary(_, _)) => dictionary_of(Int32, child),
         _ => {
             let other = random_type(random, depth - 1);
-            Struct(
-                vec![
-                    Field::new("a", child, nullable),
-                    Field::new("b", other, true),
-                ]
-                .into(),
-            )
+            Struct(vec![Field::new("a", child, nullable), Field::new("b", other, true)].into())
         }
     }
 }
 
 fn random_nulls(random: &mut Mutator, rows: usize, nullable: bool) -> Option<NullBuffer> {
-    (nullable && random.below(4) != 0)
-        .then(|| NullBuffer::from_iter((0..rows).map(|_| random.below(4) != 0)))
+    (nullable && random.below(4) != 0).then(|| NullBuffer::from_iter((0..rows).map(|_| random.below(4) != 0)))
 }
 
 fn random_text(random: &mut Mutator) -> String {
     const LETTERS: [char; 8] = ['a', 'b', 'z', '0', 'ä', '€', '𝄞', ' '];
-    (0..random.below(20))
-        .map(|_| LETTERS[random.below(8)])
-        .collect()
+    (0..random.below(20)).map(|_| LETTERS[random.below(8)]).collect()
 }
 
 /// Whether values of this type may be null by themselves.
 fn has_nulls(data_type: &DataType) -> bool {
-    !matches!(
-        data_type,
-        DataType::Null | DataType::Union(_, _) | DataType::RunEndEncoded(_, _)
-    )
+    !matches!(data_type, DataType::Null | DataType::Union(_, _) | DataType::RunEndEncoded(_, _))
 }
 
 /// A random array; a nullable one has nulls if its type can.
-pub(super) fn random_array(
-    random: &mut Mutator,
-    data_type: &DataType,
-    rows: usize,
-    nullable: bool,
-) -> ArrayRef {
+pub(super) fn random_array(random: &mut Mutator, data_type: &DataType, rows: usize, nullable: bool) -> ArrayRef {
     use DataType::*;
     let nulls = random_nulls(random, rows, nullable && has_nulls(data_type));
     match data_type {
@@ -247,13 +190,7 @@ pub(super) fn random_array(
     }
     let (rows, buffers, children) = random_parts(random, data_type, rows, nulls.as_ref());
     let builder = ArrayData::builder(data_type.clone()).len(rows).nulls(nulls);
-    make_array(
-        builder
-            .buffers(buffers)
-            .child_data(children)
-            .build()
-            .unwrap(),
-    )
+    make_array(builder.buffers(buffers).child_data(children).build().unwrap())
 }
 
 fn random_parts(
@@ -279,26 +216,14 @@ fn random_parts(
         }
         List(field) | Map(field, _) => {
             let lengths: Vec<usize> = (0..rows).map(|_| random.below(4)).collect();
-            (
-                vec![offsets::<i32>(&lengths)],
-                vec![child(random, field, lengths.iter().sum())],
-            )
+            (vec![offsets::<i32>(&lengths)], vec![child(random, field, lengths.iter().sum())])
         }
         LargeList(field) => {
             let lengths: Vec<usize> = (0..rows).map(|_| random.below(4)).collect();
-            (
-                vec![offsets::<i64>(&lengths)],
-                vec![child(random, field, lengths.iter().sum())],
-            )
+            (vec![offsets::<i64>(&lengths)], vec![child(random, field, lengths.iter().sum())])
         }
         FixedSizeList(field, size) => (vec![], vec![child(random, field, rows * *size as usize)]),
-        Struct(fields) => (
-            vec![],
-            fields
-                .iter()
-                .map(|field| child(random, field, rows))
-                .collect(),
-        ),
+        Struct(fields) => (vec![], fields.iter().map(|field| child(random, field, rows)).collect()),
         Union(fields, mode) => {
             let ids: Vec<i8> = fields.iter().map(|(id, _)| id).collect();
             let picks: Vec<usize> = (0..rows).map(|_| random.below(ids.len())).collect();
@@ -313,9 +238,7 @@ fn random_parts(
                 counts.fill(rows as i32);
             }
             let children = fields.iter().zip(&counts);
-            let children = children
-                .map(|((_, field), count)| child(random, field, *count as usize))
-                .collect();
+            let children = children.map(|((_, field), count)| child(random, field, *count as usize)).collect();
             let mut buffers = vec![type_ids];
             if *mode == UnionMode::Dense {
                 buffers.push(Buffer::from_vec(places));
@@ -340,10 +263,7 @@ fn random_parts(
                 ends.push(end);
             }
             let (width, _) = fixed_width(run_ends.data_type()).unwrap();
-            let bytes: Vec<u8> = ends
-                .iter()
-                .flat_map(|end| end.to_le_bytes()[..width].to_vec())
-                .collect();
+            let bytes: Vec<u8> = ends.iter().flat_map(|end| end.to_le_bytes()[..width].to_vec()).collect();
             let run_ends = ArrayData::builder(run_ends.data_type().clone())
                 .len(ends.len())
                 .add_buffer(Buffer::from_vec(bytes))
@@ -361,19 +281,12 @@ fn random_parts(
 }
 
 fn random_bytes(random: &mut Mutator, bytes: usize) -> Buffer {
-    super::fuzz::aligned(
-        &(0..bytes)
-            .map(|_| random.random() as u8)
-            .collect::<Vec<_>>(),
-    )
+    super::fuzz::aligned(&(0..bytes).map(|_| random.random() as u8).collect::<Vec<_>>())
 }
 
 fn random_texts(random: &mut Mutator, rows: usize) -> (Vec<usize>, Buffer) {
     let texts: Vec<String> = (0..rows).map(|_| random_text(random)).collect();
-    (
-        texts.iter().map(String::len).collect(),
-        Buffer::from_vec(texts.concat().into_bytes()),
-    )
+    (texts.iter().map(String::len).collect(), Buffer::from_vec(texts.concat().into_bytes()))
 }
 
 fn offsets<O: OffsetSizeTrait>(lengths: &[usize]) -> Buffer {
@@ -401,39 +314,15 @@ fn random_list_view<O: OffsetSizeTrait>(
         sizes.push(O::usize_as(random.below(4).min(count - offset)));
     }
     let (offsets, sizes) = (ScalarBuffer::from(offsets), ScalarBuffer::from(sizes));
-    Arc::new(GenericListViewArray::<O>::new(
-        field.clone(),
-        offsets,
-        sizes,
-        values,
-        nulls,
-    ))
+    Arc::new(GenericListViewArray::<O>::new(field.clone(), offsets, sizes, values, nulls))
 }
 
 /// A batch of random columns, cut out of longer ones if `slice`.
-pub(super) fn random_batch(
-    random: &mut Mutator,
-    schema: &SchemaRef,
-    rows: usize,
-    slice: bool,
-) -> RecordBatch {
-    let (before, after) = if slice {
-        (random.below(20), random.below(20))
-    } else {
-        (0, 0)
-    };
+pub(super) fn random_batch(random: &mut Mutator, schema: &SchemaRef, rows: usize, slice: bool) -> RecordBatch {
+    let (before, after) = if slice { (random.below(20), random.below(20)) } else { (0, 0) };
     let columns = schema.fields().iter().map(|field| {
-        let array = random_array(
-            random,
-            field.data_type(),
-            before + rows + after,
-            field.is_nullable(),
-        );
-        if slice {
-            array.slice(before, rows)
-        } else {
-            array
-        }
+        let array = random_array(random, field.data_type(), before + rows + after, field.is_nullable());
+        if slice { array.slice(before, rows) } else { array }
     });
     let columns = columns.collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
@@ -442,9 +331,6 @@ pub(super) fn random_batch(
 
 /// A schema with one nullable column per type.
 pub(super) fn schema_of(types: &[DataType]) -> SchemaRef {
-    let fields = types
-        .iter()
-        .enumerate()
-        .map(|(i, t)| Field::new(format!("c{i}"), t.clone(), true));
+    let fields = types.iter().enumerate().map(|(i, t)| Field::new(format!("c{i}"), t.clone(), true));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }

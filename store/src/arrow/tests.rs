@@ -5,8 +5,7 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int8Type, Int32Type, Int64Type};
 use arrow_array::{
-    Array, ArrayRef, DictionaryArray, Int8Array, Int32Array, RecordBatch, RecordBatchOptions,
-    StringArray, make_array,
+    Array, ArrayRef, DictionaryArray, Int8Array, Int32Array, RecordBatch, RecordBatchOptions, StringArray, make_array,
 };
 use arrow_buffer::{Buffer, MutableBuffer};
 use arrow_data::ArrayData;
@@ -27,22 +26,12 @@ fn encode(schema: &SchemaRef, batches: &[RecordBatch]) -> Vec<u8> {
 fn check_places(data: &ArrayData, bytes: &Buffer) {
     let file = bytes.as_ptr() as usize..bytes.as_ptr() as usize + bytes.len();
     let nulls = data.nulls().map(|nulls| nulls.buffer());
-    for buffer in data
-        .buffers()
-        .iter()
-        .chain(nulls)
-        .filter(|buffer| !buffer.is_empty())
-    {
+    for buffer in data.buffers().iter().chain(nulls).filter(|buffer| !buffer.is_empty()) {
         let start = buffer.as_ptr() as usize;
-        assert!(
-            file.contains(&start) && start + buffer.len() <= file.end,
-            "copied"
-        );
+        assert!(file.contains(&start) && start + buffer.len() <= file.end, "copied");
         assert_eq!((start - file.start) % ALIGNMENT, 0, "misaligned");
     }
-    data.child_data()
-        .iter()
-        .for_each(|child| check_places(child, bytes));
+    data.child_data().iter().for_each(|child| check_places(child, bytes));
 }
 
 /// Encodes, decodes both ways, and compares everything.
@@ -57,8 +46,7 @@ fn check_roundtrip(schema: &SchemaRef, batches: &[RecordBatch], what: &str) {
             for (decoded, original) in decoded.columns().iter().zip(original.columns()) {
                 assert_eq!(decoded, original, "{what}");
                 let data = decoded.to_data();
-                data.validate_full()
-                    .unwrap_or_else(|e| panic!("{what}: {e}"));
+                data.validate_full().unwrap_or_else(|e| panic!("{what}: {e}"));
                 check_places(&data, &bytes);
             }
         }
@@ -73,14 +61,8 @@ fn every_type_survives_whole_sliced_and_empty() {
         let schema = schema_of(std::slice::from_ref(&data_type));
         for rows in [0, 1, 7, 8, 64, 131] {
             for slice in [false, true] {
-                let batches: Vec<_> = (0..2)
-                    .map(|_| random_batch(&mut random, &schema, rows, slice))
-                    .collect();
-                check_roundtrip(
-                    &schema,
-                    &batches,
-                    &format!("{data_type} rows {rows} slice {slice}"),
-                );
+                let batches: Vec<_> = (0..2).map(|_| random_batch(&mut random, &schema, rows, slice)).collect();
+                check_roundtrip(&schema, &batches, &format!("{data_type} rows {rows} slice {slice}"));
             }
         }
         check_roundtrip(&schema, &[], &format!("{data_type} without batches"));
@@ -91,9 +73,7 @@ fn every_type_survives_whole_sliced_and_empty() {
 fn random_nested_schemas_survive() {
     for seed in 0..400 {
         let mut random = Mutator::new(seed);
-        let types: Vec<_> = (0..1 + random.below(4))
-            .map(|_| random_type(&mut random, 4))
-            .collect();
+        let types: Vec<_> = (0..1 + random.below(4)).map(|_| random_type(&mut random, 4)).collect();
         let schema = schema_of(&types);
         let batches: Vec<_> = (0..random.below(4))
             .map(|_| {
@@ -107,18 +87,13 @@ fn random_nested_schemas_survive() {
 
 #[test]
 fn metadata_and_row_counts_survive() {
-    let extension = [
-        ("ARROW:extension:name", "point"),
-        ("ARROW:extension:metadata", "{}"),
-    ];
+    let extension = [("ARROW:extension:name", "point"), ("ARROW:extension:metadata", "{}")];
     let extension = extension.map(|(k, v)| (k.to_string(), v.to_string()));
-    let field = Field::new("p", DataType::Int32, false)
-        .with_metadata(std::collections::HashMap::from(extension));
+    let field = Field::new("p", DataType::Int32, false).with_metadata(std::collections::HashMap::from(extension));
     let metadata = [("pandas".to_string(), "{\"x\": 1}".to_string())];
     let schema = Schema::new_with_metadata(vec![field], std::collections::HashMap::from(metadata));
     let schema = Arc::new(schema);
-    let batch =
-        RecordBatch::try_new(schema.clone(), vec![Arc::new(Int32Array::from(vec![1, 2]))]).unwrap();
+    let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(Int32Array::from(vec![1, 2]))]).unwrap();
     check_roundtrip(&schema, &[batch], "metadata");
     let bytes = aligned(&encode(&schema, &[]));
     assert_eq!(decode_schema(&bytes).unwrap(), schema);
@@ -135,10 +110,7 @@ fn ordered_dictionaries_stay_ordered() {
     let field = Field::new("d", data_type, true).with_dict_is_ordered(true);
     let schema = Arc::new(Schema::new(vec![field]));
     let bytes = aligned(&encode(&schema, &[]));
-    assert_eq!(
-        decode_schema(&bytes).unwrap().field(0).dict_is_ordered(),
-        Some(true)
-    );
+    assert_eq!(decode_schema(&bytes).unwrap().field(0).dict_is_ordered(), Some(true));
 }
 
 #[test]
@@ -155,53 +127,29 @@ fn a_slice_is_as_large_as_a_copy_of_its_rows() {
     }
 }
 
-fn dictionary_batch(
-    schema: &SchemaRef,
-    values: Vec<Option<&str>>,
-    keys: Vec<Option<i8>>,
-) -> RecordBatch {
+fn dictionary_batch(schema: &SchemaRef, values: Vec<Option<&str>>, keys: Vec<Option<i8>>) -> RecordBatch {
     let values = Arc::new(StringArray::from(values));
     let array = DictionaryArray::<Int8Type>::new(Int8Array::from(keys), values);
     RecordBatch::try_new(schema.clone(), vec![Arc::new(array)]).unwrap()
 }
 
 fn dictionary_schema() -> SchemaRef {
-    schema_of(&[DataType::Dictionary(
-        DataType::Int8.into(),
-        DataType::Utf8.into(),
-    )])
+    schema_of(&[DataType::Dictionary(DataType::Int8.into(), DataType::Utf8.into())])
 }
 
 #[test]
 fn dictionaries_that_differ_become_one() {
     let schema = dictionary_schema();
     let batches = [
-        dictionary_batch(
-            &schema,
-            vec![Some("a"), Some("b")],
-            vec![Some(0), Some(1), None],
-        ),
-        dictionary_batch(
-            &schema,
-            vec![Some("c"), None, Some("a")],
-            vec![Some(2), Some(0), Some(1)],
-        ),
+        dictionary_batch(&schema, vec![Some("a"), Some("b")], vec![Some(0), Some(1), None]),
+        dictionary_batch(&schema, vec![Some("c"), None, Some("a")], vec![Some(2), Some(0), Some(1)]),
         dictionary_batch(&schema, vec![], vec![None]),
     ];
     check_roundtrip(&schema, &batches, "different dictionaries");
     let table = decode(aligned(&encode(&schema, &batches)), true).unwrap();
-    let values = |i: usize| {
-        table.batches[i]
-            .column(0)
-            .as_any_dictionary()
-            .values()
-            .clone()
-    };
+    let values = |i: usize| table.batches[i].column(0).as_any_dictionary().values().clone();
     assert_eq!(values(0).len(), 5);
-    assert_eq!(
-        values(0).to_data().buffers()[1].as_ptr(),
-        values(1).to_data().buffers()[1].as_ptr()
-    );
+    assert_eq!(values(0).to_data().buffers()[1].as_ptr(), values(1).to_data().buffers()[1].as_ptr());
 }
 
 #[test]
@@ -213,14 +161,7 @@ fn a_growing_dictionary_is_written_once_and_keys_stay() {
     ];
     check_roundtrip(&schema, &batches, "growing dictionary");
     let table = decode(aligned(&encode(&schema, &batches)), true).unwrap();
-    assert_eq!(
-        table.batches[0]
-            .column(0)
-            .as_any_dictionary()
-            .values()
-            .len(),
-        2
-    );
+    assert_eq!(table.batches[0].column(0).as_any_dictionary().values().len(), 2);
 }
 
 #[test]
@@ -228,20 +169,12 @@ fn dictionaries_too_many_for_the_key_share_values_or_fail() {
     let schema = dictionary_schema();
     let words: Vec<String> = (0..200).map(|i| format!("word {i}")).collect();
     let batch = |from: usize, count: usize| {
-        let values = words[from..from + count]
-            .iter()
-            .map(|w| Some(w.as_str()))
-            .collect();
+        let values = words[from..from + count].iter().map(|w| Some(w.as_str())).collect();
         dictionary_batch(&schema, values, (0..count as i8).map(Some).collect())
     };
     check_roundtrip(&schema, &[batch(0, 100), batch(28, 100)], "128 different");
     let error = Layout::plan(&schema, &[batch(0, 100), batch(29, 100)]).unwrap_err();
-    let EncodeError::DictionaryTooLarge {
-        values: 129,
-        values_max: 128,
-        ..
-    } = error
-    else {
+    let EncodeError::DictionaryTooLarge { values: 129, values_max: 128, .. } = error else {
         panic!("{error:?}");
     };
 }
@@ -252,14 +185,7 @@ fn what_does_not_fit_the_schema_is_refused() {
     let other = schema_of(&[DataType::Int64]);
     let batch = random_batch(&mut Mutator::new(1), &other, 3, false);
     let error = Layout::plan(&schema, &[batch]).unwrap_err();
-    assert!(matches!(
-        error,
-        EncodeError::ColumnType {
-            batch: 0,
-            column: 0,
-            ..
-        }
-    ));
+    assert!(matches!(error, EncodeError::ColumnType { batch: 0, column: 0, .. }));
 
     let mut deep = DataType::Int8;
     for _ in 0..DEPTH_MAX {
@@ -267,14 +193,8 @@ fn what_does_not_fit_the_schema_is_refused() {
     }
     let error = Layout::plan(&schema_of(&[deep.clone()]), &[]).unwrap_err();
     assert!(matches!(error, EncodeError::Inexpressible { .. }));
-    let DataType::List(inner) = deep else {
-        unreachable!()
-    };
-    check_roundtrip(
-        &schema_of(&[inner.data_type().clone()]),
-        &[],
-        "as deep as allowed",
-    );
+    let DataType::List(inner) = deep else { unreachable!() };
+    check_roundtrip(&schema_of(&[inner.data_type().clone()]), &[], "as deep as allowed");
 
     let layout = Layout::plan(&schema, &[]).unwrap();
     let error = layout.write(&mut [0; 3]).unwrap_err();
@@ -316,10 +236,7 @@ fn hostile_bytes_never_panic_and_what_is_accepted_is_valid() {
         };
         for column in table.batches.iter().flat_map(RecordBatch::columns) {
             if column.len() < 1000 {
-                column
-                    .to_data()
-                    .validate_full()
-                    .unwrap_or_else(|e| panic!("mutation {i}: {e}"));
+                column.to_data().validate_full().unwrap_or_else(|e| panic!("mutation {i}: {e}"));
             }
         }
     }
@@ -361,31 +278,12 @@ impl Aligned {
 }
 
 fn fill(builder: &mut BatchBuilder<'_>, rows: usize) {
-    for (i, id) in builder
-        .primitive::<Int64Type>(0)
-        .unwrap()
-        .iter_mut()
-        .enumerate()
-    {
+    for (i, id) in builder.primitive::<Int64Type>(0).unwrap().iter_mut().enumerate() {
         *id = i as i64;
     }
-    builder
-        .column(1)
-        .unwrap()
-        .booleans()
-        .unwrap()
-        .fill((0..rows).map(|i| i % 3 == 0))
-        .unwrap();
-    builder
-        .column(1)
-        .unwrap()
-        .validity()
-        .unwrap()
-        .set(1, false)
-        .unwrap();
-    let [_, _, text, blob, hash] = builder.columns() else {
-        unreachable!()
-    };
+    builder.column(1).unwrap().booleans().unwrap().fill((0..rows).map(|i| i % 3 == 0)).unwrap();
+    builder.column(1).unwrap().validity().unwrap().set(1, false).unwrap();
+    let [_, _, text, blob, hash] = builder.columns() else { unreachable!() };
     for row in 0..rows {
         match row % 4 {
             3 => text.append_null().unwrap(),
@@ -400,11 +298,7 @@ fn fill(builder: &mut BatchBuilder<'_>, rows: usize) {
 fn a_batch_built_in_place_is_a_table() {
     for rows in [2, 8, 61] {
         let plan = BatchPlan::new(build_schema(), rows).unwrap();
-        let plan = plan
-            .value_bytes(2, rows * 9)
-            .unwrap()
-            .value_bytes(3, rows * 3)
-            .unwrap();
+        let plan = plan.value_bytes(2, rows * 9).unwrap().value_bytes(3, rows * 3).unwrap();
         let mut memory = Aligned::new(plan.bytes().unwrap());
         let mut builder = BatchBuilder::new(plan, memory.bytes()).unwrap();
         fill(&mut builder, rows);
@@ -412,15 +306,9 @@ fn a_batch_built_in_place_is_a_table() {
         let bytes = aligned(memory.bytes());
         let table = decode(bytes.clone(), false).unwrap();
         let batch = &table.batches[0];
-        batch
-            .columns()
-            .iter()
-            .for_each(|column| check_places(&column.to_data(), &bytes));
+        batch.columns().iter().for_each(|column| check_places(&column.to_data(), &bytes));
         assert_eq!(batch.num_rows(), rows);
-        assert_eq!(
-            batch.column(0).as_primitive::<Int64Type>().value(rows - 1),
-            rows as i64 - 1
-        );
+        assert_eq!(batch.column(0).as_primitive::<Int64Type>().value(rows - 1), rows as i64 - 1);
         assert_eq!(batch.column(1).null_count(), 1);
         assert!(batch.column(1).as_boolean().value(0));
         let text = batch.column(2).as_string::<i32>();
@@ -438,55 +326,28 @@ fn a_batch_built_in_place_is_a_table() {
 
 #[test]
 fn misuse_of_a_builder_is_an_error() {
-    let plan = || {
-        BatchPlan::new(build_schema(), 2)
-            .unwrap()
-            .value_bytes(2, 3)
-            .unwrap()
-    };
+    let plan = || BatchPlan::new(build_schema(), 2).unwrap().value_bytes(2, 3).unwrap();
     let mut memory = Aligned::new(plan().bytes().unwrap());
     let error = BatchBuilder::new(plan(), &mut memory.bytes()[1..]).unwrap_err();
     assert!(matches!(error, BuildError::OutputLength { .. }));
     let mut builder = BatchBuilder::new(plan(), memory.bytes()).unwrap();
     let error = builder.primitive::<Int32Type>(0).unwrap_err();
     assert!(matches!(error, BuildError::WrongType { column: 0, .. }));
-    assert!(matches!(
-        builder.column(9).unwrap_err(),
-        BuildError::NoSuchColumn { column: 9, .. }
-    ));
+    assert!(matches!(builder.column(9).unwrap_err(), BuildError::NoSuchColumn { column: 9, .. }));
     let text = builder.column(2).unwrap();
     let error = text.append_str("four").unwrap_err();
-    assert!(matches!(
-        error,
-        BuildError::OutOfSpace {
-            requested_bytes: 4,
-            free_bytes: 3,
-            ..
-        }
-    ));
-    assert!(matches!(
-        text.append_bytes(b"x").unwrap_err(),
-        BuildError::WrongType { .. }
-    ));
+    assert!(matches!(error, BuildError::OutOfSpace { requested_bytes: 4, free_bytes: 3, .. }));
+    assert!(matches!(text.append_bytes(b"x").unwrap_err(), BuildError::WrongType { .. }));
     text.append_str("abc").unwrap();
     text.append_null().unwrap();
-    assert!(matches!(
-        text.append_str("").unwrap_err(),
-        BuildError::TooManyValues { .. }
-    ));
+    assert!(matches!(text.append_str("").unwrap_err(), BuildError::TooManyValues { .. }));
     let error = builder.column(0).unwrap().validity().unwrap_err();
     assert!(matches!(error, BuildError::NotNullable { column: 0 }));
-    assert!(matches!(
-        builder.finish().unwrap_err(),
-        BuildError::NotWritten { column: 0 }
-    ));
+    assert!(matches!(builder.finish().unwrap_err(), BuildError::NotWritten { column: 0 }));
     // Half-built bytes are no table.
     assert!(decode(aligned(memory.bytes()), false).is_err());
     let nested = BatchPlan::new(schema_of(&nested_types()[..1]), 1).unwrap_err();
-    assert!(matches!(
-        nested,
-        BuildError::UnsupportedType { column: 0, .. }
-    ));
+    assert!(matches!(nested, BuildError::UnsupportedType { column: 0, .. }));
     let error = plan().value_bytes(2, 1 << 31).unwrap_err();
     assert!(matches!(error, BuildError::Layout { .. }));
 }
@@ -499,21 +360,58 @@ fn a_string_built_in_place_is_still_checked() {
     let mut file = encode(&schema, &[batch]);
     let at = file.windows(3).rposition(|w| w == "aé".as_bytes()).unwrap();
     file[at + 2] = b'x';
-    assert!(matches!(
-        decode(aligned(&file), false).unwrap_err(),
-        DecodeError::Data { .. }
-    ));
+    assert!(matches!(decode(aligned(&file), false).unwrap_err(), DecodeError::Data { .. }));
 }
 #[test]
 fn more_than_two_gibibytes_are_planned() {
     // Zeroed memory that nobody touches is free.
     let values = Buffer::from(MutableBuffer::from_len_zeroed(3 << 30));
-    let data = ArrayData::builder(DataType::Int64)
-        .len(3 << 27)
-        .add_buffer(values);
+    let data = ArrayData::builder(DataType::Int64).len(3 << 27).add_buffer(values);
     let array = make_array(data.build().unwrap());
     let schema = schema_of(&[DataType::Int64, DataType::Int64]);
     let batch = RecordBatch::try_new(schema.clone(), vec![array.clone(), array]).unwrap();
     let layout = Layout::plan(&schema, &[batch]).unwrap();
     assert!((6 << 30..(6 << 30) + 4096).contains(&layout.bytes()));
+}
+
+#[test]
+fn tables_of_one_schema_share_it_and_others_do_not() {
+    let types = [flat_types(), nested_types()].concat();
+    let file = |types: &[DataType], seed| {
+        let schema = schema_of(types);
+        let batch = random_batch(&mut Mutator::new(seed), &schema, 40 + seed as usize, false);
+        (aligned(&encode(&schema, std::slice::from_ref(&batch))), batch)
+    };
+    let first = file(&types, 1);
+    // The shape is the same, the places of the messages are not.
+    let second = file(&types, 2);
+    let other = file(&types[1..], 1);
+    for (bytes, batch) in [&first, &second, &other, &first] {
+        for validated in [false, true, true] {
+            let table = decode(bytes.clone(), validated).unwrap();
+            assert_eq!(table.batches[0], *batch);
+            assert_eq!(table.schema, batch.schema());
+        }
+    }
+    // Another test may have the cache, or fill it, in between.
+    let shared = (0..1000).any(|_| {
+        let [a, b] = [&first, &second].map(|(bytes, _)| decode(bytes.clone(), true).unwrap().schema);
+        std::sync::Arc::ptr_eq(&a, &b)
+    });
+    assert!(shared);
+}
+
+#[test]
+fn what_is_read_unchecked_is_what_is_read_checked() {
+    let mut random = Mutator::new(17);
+    for data_type in flat_types().into_iter().chain(nested_types()) {
+        let schema = schema_of(std::slice::from_ref(&data_type));
+        let batches: Vec<_> = [0, 1, 9, 70].map(|rows| random_batch(&mut random, &schema, rows, true)).into();
+        let bytes = aligned(&encode(&schema, &batches));
+        let [unchecked, checked] = [true, false].map(|validated| decode(bytes.clone(), validated).unwrap());
+        assert_eq!(unchecked, checked, "{data_type}");
+        for batch in &unchecked.batches {
+            batch.column(0).to_data().validate_full().unwrap();
+        }
+    }
 }
