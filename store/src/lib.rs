@@ -53,6 +53,8 @@ pub mod spill_file;
 
 mod alloc;
 #[cfg(not(feature = "loom"))]
+mod copy;
+#[cfg(not(feature = "loom"))]
 mod detour;
 #[cfg(not(feature = "loom"))]
 mod error;

@@ -8,6 +8,7 @@
 //! read whole, and the load waits for the stores.
 
 use crate::alloc::heap::Heap;
+use crate::copy::copy;
 use crate::error::CreateError;
 use crate::hold::{Held, REFERENCE};
 use crate::layout::entry::{FLAG_CACHED, FLAG_CHECKSUM, FLAG_INDEXED, FLAG_NAMED, IN_MEMORY};
@@ -87,12 +88,12 @@ impl Store {
         let inner = &self.inner;
         if options.id.is_some() {
             let draft = inner.draft(bytes.len() as u64, options)?;
-            inner.unsealed(draft).bytes_mut().copy_from_slice(bytes);
+            copy(bytes, inner.unsealed(draft).bytes_mut());
             return Ok(self.finish(draft, options.checksum));
         }
         // Under a fresh id nobody can wait for it: sealed first, it enters the index whole.
         let draft = inner.begin(bytes.len() as u64, options)?;
-        inner.unsealed(draft).bytes_mut().copy_from_slice(bytes);
+        copy(bytes, inner.unsealed(draft).bytes_mut());
         inner.before_seal(draft, options.checksum, !options.references.is_empty());
         inner.seal_unfound(draft.handle);
         if !options.by_handle_only && !inner.enter_fresh(draft.handle) {
@@ -148,7 +149,7 @@ impl Store {
         options: &CreateOptions,
     ) -> Result<Option<ObjectRef>, Box<CreateError>> {
         let Some(mut writer) = self.create_for(promise, bytes.len() as u64, options)? else { return Ok(None) };
-        writer.copy_from_slice(bytes);
+        copy(bytes, &mut writer);
         Ok(Some(writer.seal()))
     }
 
@@ -272,16 +273,14 @@ impl Inner {
         let entry = self.tables.entry(slot);
         let now = self.now_ms();
         let (words, index) = id.words();
-        entry.location.store(0, Ordering::Relaxed);
+        // What is zero in a free entry stays so: location, list, children, waiters.
+        debug_assert!(entry.location.load(Ordering::Relaxed) == 0, "A4: slot {slot} was not cleared");
         entry.size.store(size, Ordering::Relaxed);
         entry.holders.store(1 << (party.me % 64), Ordering::Relaxed);
-        entry.waiters.store(0, Ordering::Relaxed);
         entry.listed.store(0, Ordering::Relaxed);
         entry.flags.store(flags, Ordering::Relaxed);
         entry.id.iter().zip(words).for_each(|(to, from)| to.store(from, Ordering::Relaxed));
         entry.id_index.store(index, Ordering::Relaxed);
-        entry.children.store(0, Ordering::Relaxed);
-        entry.list.store(0, Ordering::Relaxed);
         entry.made_ms.store(now, Ordering::Relaxed);
         entry.used_ms.store(now, Ordering::Relaxed);
         entry.creator.store(u32::from(party.me), Ordering::Relaxed);
