@@ -8,4 +8,5 @@ mod disk;
 mod forking;
 mod lists;
 mod promise;
+mod queue;
 mod sweep;

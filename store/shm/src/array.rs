@@ -21,11 +21,7 @@ impl<T: Shared> SharedArray<T> {
     /// Checks offset, alignment and bounds against the mapping, once.
     pub fn new(map: &Arc<SharedMap>, offset: u64, count: u64) -> Result<Self, GateError> {
         let values = map.array::<T>(offset, count)?;
-        Ok(SharedArray {
-            first: NonNull::from(values).cast(),
-            count: values.len(),
-            _map: Arc::clone(map),
-        })
+        Ok(SharedArray { first: NonNull::from(values).cast(), count: values.len(), _map: Arc::clone(map) })
     }
 }
 

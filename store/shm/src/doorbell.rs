@@ -67,11 +67,8 @@ impl Doorbell {
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         // This comparison is the one `ring` reasons about. A ring between it and the kernel's own
         // comparison finds us announced and wakes us, or changes the word and the kernel declines.
-        let outcome = if self.sequence() == seen {
-            futex::wait(&self.sequence, seen, timeout)
-        } else {
-            WaitOutcome::Changed
-        };
+        let outcome =
+            if self.sequence() == seen { futex::wait(&self.sequence, seen, timeout) } else { WaitOutcome::Changed };
         // Dying before this line leaves the count too high: needless wakes until `reset`.
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
         outcome
@@ -161,9 +158,7 @@ mod tests {
     fn processes_wake_each_other_across_a_fork() {
         const ROUNDS: u32 = 500;
         let map = shared();
-        let [ours, theirs] = doorbells(&map) else {
-            unreachable!("two were asked for")
-        };
+        let [ours, theirs] = doorbells(&map) else { unreachable!("two were asked for") };
         let child = fork_child(|| {
             for round in 0..ROUNDS {
                 while theirs.sequence() == round {

@@ -73,11 +73,7 @@ impl From<FdError> for io::Error {
 
 /// Sends payload and descriptors as one message; says how many bytes of the payload went. On a byte
 /// stream that may be a part, and the descriptors went with it: send the rest without them.
-pub fn send_fds(
-    sock: BorrowedFd<'_>,
-    payload: &[u8],
-    fds: &[BorrowedFd<'_>],
-) -> Result<usize, FdError> {
+pub fn send_fds(sock: BorrowedFd<'_>, payload: &[u8], fds: &[BorrowedFd<'_>]) -> Result<usize, FdError> {
     check_count(fds.len())?;
     if payload.is_empty() {
         return Err(FdError::EmptyPayload);
@@ -87,13 +83,7 @@ pub fn send_fds(
     let control = if raw.is_empty() { &[][..] } else { &rights[..] };
     let parts = [IoSlice::new(payload)];
     loop {
-        match sendmsg::<()>(
-            sock.as_raw_fd(),
-            &parts,
-            control,
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        ) {
+        match sendmsg::<()>(sock.as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None) {
             Err(Errno::EINTR) => {}
             outcome => return outcome.map_err(system("sendmsg")),
         }
@@ -102,11 +92,7 @@ pub fn send_fds(
 
 /// Receives payload into `buf` and at most `max_fds` descriptors. Zero bytes mean that the peer is
 /// gone.
-pub fn recv_fds(
-    sock: BorrowedFd<'_>,
-    buf: &mut [u8],
-    max_fds: usize,
-) -> Result<(usize, Vec<OwnedFd>), FdError> {
+pub fn recv_fds(sock: BorrowedFd<'_>, buf: &mut [u8], max_fds: usize) -> Result<(usize, Vec<OwnedFd>), FdError> {
     check_count(max_fds)?;
     if buf.is_empty() {
         return Err(FdError::EmptyPayload);
@@ -135,16 +121,9 @@ fn system(call: &'static str) -> impl Fn(Errno) -> FdError {
 
 /// One `recvmsg`; takes ownership of whatever came before anybody looks at the flags. nix's own
 /// function forgets the descriptors of a truncated message.
-fn receive(
-    sock: BorrowedFd<'_>,
-    buf: &mut [u8],
-    max_fds: usize,
-) -> Result<(usize, i32, Vec<OwnedFd>), FdError> {
+fn receive(sock: BorrowedFd<'_>, buf: &mut [u8], max_fds: usize) -> Result<(usize, i32, Vec<OwnedFd>), FdError> {
     let mut control = control_buffer(max_fds);
-    let mut part = libc::iovec {
-        iov_base: buf.as_mut_ptr().cast(),
-        iov_len: buf.len(),
-    };
+    let mut part = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
     // SAFETY: all zeros is a valid msghdr: null pointers and no lengths.
     let mut header: libc::msghdr = unsafe { mem::zeroed() };
     header.msg_iov = ptr::from_mut(&mut part);

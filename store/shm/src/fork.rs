@@ -41,10 +41,7 @@ struct Registry {
     running: Vec<Arc<dyn AtFork>>,
 }
 
-static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
-    handlers: Vec::new(),
-    running: Vec::new(),
-});
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry { handlers: Vec::new(), running: Vec::new() });
 
 /// The registry's lock between two callbacks of one fork.
 struct Held(UnsafeCell<Option<MutexGuard<'static, Registry>>>);
@@ -86,13 +83,8 @@ extern "C" fn install() {
     }
     // SAFETY: the callbacks are functions of this library, which the C library forgets if the library
     // is unloaded, and they do not unwind.
-    let errno = unsafe {
-        libc::pthread_atfork(
-            Some(before_fork),
-            Some(after_fork_in_parent),
-            Some(after_fork_in_child),
-        )
-    };
+    let errno =
+        unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };
     assert!(errno == 0, "pthread_atfork fails only without memory");
 }
 
@@ -143,9 +135,7 @@ fn keep(list: Vec<Arc<dyn AtFork>>) {
 
 impl fmt::Debug for Registry {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Registry")
-            .field("handlers", &self.handlers.len())
-            .finish_non_exhaustive()
+        out.debug_struct("Registry").field("handlers", &self.handlers.len()).finish_non_exhaustive()
     }
 }
 

@@ -29,15 +29,7 @@ pub fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> WaitO
     let limit = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
     // SAFETY: (1) the word outlives the call, and the kernel reads it atomically; (2) the limit is
     // null or points to `limit` above, which outlives the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_futex,
-            word.as_ptr(),
-            libc::FUTEX_WAIT,
-            expected,
-            limit,
-        )
-    };
+    let result = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, limit) };
     match Errno::result(result) {
         Err(Errno::EAGAIN) => WaitOutcome::Changed,
         Err(Errno::ETIMEDOUT) => WaitOutcome::TimedOut,
@@ -57,8 +49,7 @@ pub fn wake_one(word: &AtomicU32) -> usize {
 
 fn wake(word: &AtomicU32, count_max: i32) -> usize {
     // SAFETY: the word is mapped memory; the kernel uses its address only.
-    let woken =
-        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count_max) };
+    let woken = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count_max) };
     usize::try_from(woken).unwrap_or(0)
 }
 

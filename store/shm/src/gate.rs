@@ -40,11 +40,7 @@ pub fn check(offset: u64, bytes: u64, limit: u64) -> Result<(), GateError> {
     }
     match offset.checked_add(bytes) {
         Some(end) if end <= limit => Ok(()),
-        _ => Err(GateError::OutOfBounds {
-            offset,
-            bytes,
-            limit,
-        }),
+        _ => Err(GateError::OutOfBounds { offset, bytes, limit }),
     }
 }
 
@@ -52,23 +48,13 @@ pub fn check(offset: u64, bytes: u64, limit: u64) -> Result<(), GateError> {
 #[inline]
 pub fn check_aligned(offset: u64, align: u64) -> Result<(), GateError> {
     debug_assert!(align.is_power_of_two());
-    if offset & (align - 1) == 0 {
-        Ok(())
-    } else {
-        Err(GateError::Misaligned { offset, align })
-    }
+    if offset & (align - 1) == 0 { Ok(()) } else { Err(GateError::Misaligned { offset, align }) }
 }
 
 /// The size of `count` items of `item_bytes`, provided that they lie inside `0..limit` at `offset`.
 #[inline]
 pub fn check_array(offset: u64, count: u64, item_bytes: u64, limit: u64) -> Result<u64, GateError> {
-    let bytes = count
-        .checked_mul(item_bytes)
-        .ok_or(GateError::OutOfBounds {
-            offset,
-            bytes: u64::MAX,
-            limit,
-        })?;
+    let bytes = count.checked_mul(item_bytes).ok_or(GateError::OutOfBounds { offset, bytes: u64::MAX, limit })?;
     check(offset, bytes, limit)?;
     Ok(bytes)
 }
@@ -81,17 +67,9 @@ mod tests {
         let expected = match (passes, bytes) {
             (true, _) => Ok(()),
             (false, 0) => Err(GateError::Empty),
-            (false, _) => Err(GateError::OutOfBounds {
-                offset,
-                bytes,
-                limit,
-            }),
+            (false, _) => Err(GateError::OutOfBounds { offset, bytes, limit }),
         };
-        assert_eq!(
-            check(offset, bytes, limit),
-            expected,
-            "{offset} {bytes} {limit}"
-        );
+        assert_eq!(check(offset, bytes, limit), expected, "{offset} {bytes} {limit}");
     }
 
     #[test]
@@ -128,11 +106,7 @@ mod tests {
     #[test]
     fn arrays_whose_size_overflows_are_refused() {
         let error = check_array(0, u64::MAX / 4, 8, 4096).unwrap_err();
-        let expected = GateError::OutOfBounds {
-            offset: 0,
-            bytes: u64::MAX,
-            limit: 4096,
-        };
+        let expected = GateError::OutOfBounds { offset: 0, bytes: u64::MAX, limit: 4096 };
         assert_eq!(error, expected);
         assert_eq!(check_array(8, 4, 8, 40), Ok(32));
         assert_eq!(check_array(0, 0, 8, 40), Err(GateError::Empty));
@@ -142,10 +116,7 @@ mod tests {
     #[test]
     fn misaligned_offsets_are_refused() {
         assert_eq!(check_aligned(64, 64), Ok(()));
-        let expected = GateError::Misaligned {
-            offset: 60,
-            align: 8,
-        };
+        let expected = GateError::Misaligned { offset: 60, align: 8 };
         assert_eq!(check_aligned(60, 8), Err(expected));
     }
 }

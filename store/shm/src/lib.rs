@@ -43,8 +43,13 @@ pub mod futex;
 pub mod gate;
 pub mod liveness;
 pub mod map;
+#[cfg(feature = "loom")]
+mod modelled;
 pub mod per_process;
+pub mod process;
+pub mod queue;
 pub mod segment;
+mod sync;
 pub mod turn;
 
 #[cfg(test)]

@@ -49,10 +49,7 @@ impl ProcessId {
     /// This process. Not cached, since a fork changes it.
     pub fn current() -> ProcessId {
         let pid = std::process::id();
-        ProcessId {
-            pid,
-            start_ticks: start_ticks(pid).unwrap_or(START_UNKNOWN),
-        }
+        ProcessId { pid, start_ticks: start_ticks(pid).unwrap_or(START_UNKNOWN) }
     }
 
     /// The process that has this pid now, zombies included. `None` if /proc shows none.
@@ -114,10 +111,7 @@ impl Watch {
             Ok(fd) => Ok(Some(Watch(fd))),
             // Besides ESRCH: the pid may live on as a group's, or be another process's thread.
             Err(_) if id.is_gone() => Ok(None),
-            Err(source) => Err(WatchError::NoPidfd {
-                pid: id.pid,
-                source,
-            }),
+            Err(source) => Err(WatchError::NoPidfd { pid: id.pid, source }),
         }
     }
 
@@ -125,11 +119,15 @@ impl Watch {
     pub fn is_dead(&self) -> bool {
         let mut polled = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         match poll(&mut polled, PollTimeout::ZERO) {
-            Ok(_) => polled[0]
-                .revents()
-                .is_some_and(|events| events.contains(PollFlags::POLLIN)),
+            Ok(_) => polled[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN)),
             Err(_) => false,
         }
+    }
+}
+
+impl From<Watch> for OwnedFd {
+    fn from(watch: Watch) -> OwnedFd {
+        watch.0
     }
 }
 
@@ -204,10 +202,7 @@ mod tests {
     #[test]
     fn this_process_and_its_parent_live() {
         check_dead(ProcessId::current(), false);
-        assert_eq!(
-            ProcessId::of(std::process::id()),
-            Some(ProcessId::current())
-        );
+        assert_eq!(ProcessId::of(std::process::id()), Some(ProcessId::current()));
         let parent = ProcessId::of(nix::unistd::getppid().as_raw() as u32);
         check_dead(parent.unwrap(), false);
     }
@@ -324,13 +319,7 @@ mod tests {
         let alive = ProcessId::current();
         let outcome = outcome_in_child(|| {
             setrlimit(Resource::RLIMIT_NOFILE, 0, 0).unwrap();
-            let is_refused = matches!(
-                Watch::try_open(alive),
-                Err(WatchError::NoPidfd {
-                    source: Errno::EMFILE,
-                    ..
-                })
-            );
+            let is_refused = matches!(Watch::try_open(alive), Err(WatchError::NoPidfd { source: Errno::EMFILE, .. }));
             i32::from(!is_refused || alive.is_dead() || !gone.is_dead())
         });
         assert!(matches!(outcome, WaitStatus::Exited(_, 0)), "{outcome:?}");

@@ -105,10 +105,7 @@ impl ReadMap {
     pub fn map(fd: BorrowedFd<'_>, bytes: u64) -> Result<ReadMap, SegmentError> {
         let found_bytes = sealed_bytes(fd)?;
         if found_bytes < bytes {
-            return Err(SegmentError::TooSmall {
-                expected_bytes: bytes,
-                found_bytes,
-            });
+            return Err(SegmentError::TooSmall { expected_bytes: bytes, found_bytes });
         }
         let map = options(bytes)?.map_raw_read_only(fd.as_raw_fd());
         let map = map.map_err(map_error)?;
@@ -193,8 +190,7 @@ impl WriteWindow {
 
     /// Takes the access to whole pages away again; their contents stay.
     pub fn close(&self, offset: u64, bytes: u64) -> Result<(), SegmentError> {
-        self.reservation
-            .protect(offset, bytes, ProtFlags::PROT_NONE)
+        self.reservation.protect(offset, bytes, ProtFlags::PROT_NONE)
     }
 
     /// Allocates the missing pages of an open range and fills the page tables, so that writing to it
@@ -225,9 +221,7 @@ impl WriteWindow {
     fn why_not_populated(&self, offset: u64, bytes: u64) -> SegmentError {
         match advise(self.reservation.base, 0, MmapAdvise::MADV_POPULATE_WRITE) {
             Ok(()) => SegmentError::NotOpen { offset, bytes },
-            Err(_) => SegmentError::Unsupported {
-                call: "MADV_POPULATE_WRITE",
-            },
+            Err(_) => SegmentError::Unsupported { call: "MADV_POPULATE_WRITE" },
         }
     }
 }
@@ -263,8 +257,7 @@ impl Reservation {
         let bytes = memfd.bytes();
         let flags = MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE;
         // SAFETY: the kernel chooses the place, so nothing that exists is replaced.
-        let base =
-            unsafe { mman::mmap(None, length(bytes)?, ProtFlags::PROT_NONE, flags, memfd, 0) };
+        let base = unsafe { mman::mmap(None, length(bytes)?, ProtFlags::PROT_NONE, flags, memfd, 0) };
         Ok(Reservation {
             base: base.map_err(SegmentError::system("mmap"))?.cast(),
             bytes,
@@ -302,9 +295,7 @@ impl Reservation {
     fn check_owner(&self) -> Result<(), SegmentError> {
         match self.state.load(Ordering::Relaxed) {
             OWNED => Ok(()),
-            _ => Err(SegmentError::Forked {
-                owner_pid: self.owner_pid,
-            }),
+            _ => Err(SegmentError::Forked { owner_pid: self.owner_pid }),
         }
     }
 
@@ -316,8 +307,7 @@ impl Reservation {
         };
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE | MapFlags::MAP_FIXED_NOREPLACE;
         // SAFETY: with this flag the kernel maps only where nothing is.
-        let mapped =
-            unsafe { mman::mmap_anonymous(Some(place), length, ProtFlags::PROT_NONE, flags) };
+        let mapped = unsafe { mman::mmap_anonymous(Some(place), length, ProtFlags::PROT_NONE, flags) };
         match mapped {
             Ok(found) if found.cast() == self.base => PLACEHOLDER,
             Ok(elsewhere) => {
@@ -395,11 +385,7 @@ fn check_writable(fd: BorrowedFd<'_>) -> Result<(), SegmentError> {
 
 fn protect_error(errno: Errno, offset: u64, bytes: u64) -> SegmentError {
     match errno {
-        Errno::ENOMEM => SegmentError::TooManyMappings {
-            offset,
-            bytes,
-            limit: map_count_max(),
-        },
+        Errno::ENOMEM => SegmentError::TooManyMappings { offset, bytes, limit: map_count_max() },
         source => SegmentError::system("mprotect")(source),
     }
 }
@@ -420,9 +406,7 @@ fn advice_error(error: io::Error) -> SegmentError {
 }
 
 fn errno_of(error: &io::Error) -> Errno {
-    error
-        .raw_os_error()
-        .map_or(Errno::UnknownErrno, Errno::from_raw)
+    error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
 }
 
 #[cfg(test)]
@@ -467,11 +451,7 @@ mod tests {
         let map = SharedMap::map(&segment(1)).unwrap();
         let limit = page_bytes();
         let error = map.array::<AtomicU64>(8, limit / 8).unwrap_err();
-        let expected = GateError::OutOfBounds {
-            offset: 8,
-            bytes: limit,
-            limit,
-        };
+        let expected = GateError::OutOfBounds { offset: 8, bytes: limit, limit };
         assert_eq!(error, expected);
         let error = map.array::<AtomicU64>(4, 1).unwrap_err();
         let (offset, align) = (4, 8);
@@ -523,10 +503,7 @@ mod tests {
         let found_bytes = memfd.bytes();
         let expected_bytes = found_bytes + 1;
         let error = ReadMap::map(memfd.as_fd(), expected_bytes).unwrap_err();
-        let expected = SegmentError::TooSmall {
-            expected_bytes,
-            found_bytes,
-        };
+        let expected = SegmentError::TooSmall { expected_bytes, found_bytes };
         assert_eq!(error, expected);
         let error = ReadMap::map(memfd.as_fd(), 0).unwrap_err();
         assert_eq!(error, SegmentError::Empty);
@@ -613,13 +590,9 @@ mod tests {
         let outcome = outcome_in_child(|| {
             assert_eq!(window.open(0, page_bytes()), forked);
             assert_eq!(window.populate(0, 1), forked);
-            let grandchild =
-                outcome_in_child(|| i32::from(window.close(0, page_bytes()) != forked));
+            let grandchild = outcome_in_child(|| i32::from(window.close(0, page_bytes()) != forked));
             assert!(matches!(grandchild, WaitStatus::Exited(_, 0)));
-            assert_eq!(
-                window.reservation.state.load(Ordering::Relaxed),
-                PLACEHOLDER
-            );
+            assert_eq!(window.reservation.state.load(Ordering::Relaxed), PLACEHOLDER);
             // SAFETY: the child exits without ever touching its copy of the window again.
             drop(unsafe { std::ptr::read(&raw const window) });
             0
@@ -678,11 +651,7 @@ mod tests {
         let memfd = segment(4);
         let window = WriteWindow::map(&memfd).unwrap();
         match window.populate(0, 5).unwrap_err() {
-            SegmentError::NotOpen {
-                offset: 0,
-                bytes: 5,
-            }
-            | SegmentError::Unsupported { .. } => {}
+            SegmentError::NotOpen { offset: 0, bytes: 5 } | SegmentError::Unsupported { .. } => {}
             other => panic!("{other:?}"),
         }
         assert_eq!(memfd.allocated_bytes(), Ok(0));
@@ -700,9 +669,7 @@ mod tests {
             let page = page_bytes();
             let mut opened = (0..limit).map(|n| window.open(2 * n * page, page));
             match opened.find(Result::is_err) {
-                Some(Err(SegmentError::TooManyMappings { limit: told, .. })) => {
-                    i32::from(told != limit)
-                }
+                Some(Err(SegmentError::TooManyMappings { limit: told, .. })) => i32::from(told != limit),
                 _ => 2,
             }
         });
@@ -734,11 +701,7 @@ mod tests {
         // In a child, which is alone: a fork of another test holds the window for its duration.
         let outcome = outcome_in_child(|| {
             let memfd = Memfd::create("test-dropped-maps", page_bytes()).unwrap();
-            let maps = (
-                SharedMap::map(&memfd).unwrap(),
-                read_map(&memfd),
-                WriteWindow::map(&memfd).unwrap(),
-            );
+            let maps = (SharedMap::map(&memfd).unwrap(), read_map(&memfd), WriteWindow::map(&memfd).unwrap());
             assert!(is_mapped("test-dropped-maps"));
             drop(maps);
             i32::from(is_mapped("test-dropped-maps"))
@@ -747,8 +710,6 @@ mod tests {
     }
 
     fn is_mapped(name: &str) -> bool {
-        fs::read_to_string("/proc/self/maps")
-            .unwrap()
-            .contains(name)
+        fs::read_to_string("/proc/self/maps").unwrap().contains(name)
     }
 }

@@ -230,15 +230,9 @@ pub(crate) fn sealed_bytes(fd: BorrowedFd<'_>) -> Result<u64, SegmentError> {
 
 /// Tells running out of memory from everything else. The kernel says EFAULT where touching the page
 /// would have been SIGBUS, which for a segment has no other cause than memory.
-pub(crate) fn allocation_error(
-    call: &'static str,
-    errno: Errno,
-    requested_bytes: u64,
-) -> SegmentError {
+pub(crate) fn allocation_error(call: &'static str, errno: Errno, requested_bytes: u64) -> SegmentError {
     match errno {
-        Errno::ENOSPC | Errno::ENOMEM | Errno::EFAULT | Errno::EDQUOT => {
-            SegmentError::NoSpace { requested_bytes }
-        }
+        Errno::ENOSPC | Errno::ENOMEM | Errno::EFAULT | Errno::EDQUOT => SegmentError::NoSpace { requested_bytes },
         source => SegmentError::System { call, source },
     }
 }
@@ -247,18 +241,14 @@ fn check_bytes(bytes: u64) -> Result<(), SegmentError> {
     match bytes {
         0 => Err(SegmentError::Empty),
         1..=BYTES_MAX => Ok(()),
-        _ => Err(SegmentError::TooLarge {
-            bytes,
-            limit: BYTES_MAX,
-        }),
+        _ => Err(SegmentError::TooLarge { bytes, limit: BYTES_MAX }),
     }
 }
 
 /// Asks for a file that can never be executed, as `vm.memfd_noexec = 2` demands; kernels before 6.3
 /// do not know the flag and say EINVAL.
 fn create_fd(name: &str) -> Result<OwnedFd, SegmentError> {
-    let name =
-        CString::new(name).map_err(|_| SegmentError::system("memfd_create")(Errno::EINVAL))?;
+    let name = CString::new(name).map_err(|_| SegmentError::system("memfd_create")(Errno::EINVAL))?;
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     match memfd_create(&name, flags | libc::MFD_NOEXEC_SEAL) {
         Err(Errno::EINVAL) => memfd_create(&name, flags),
@@ -392,11 +382,7 @@ mod tests {
     #[test]
     fn ranges_outside_are_refused() {
         let memfd = segment(1);
-        let error = GateError::OutOfBounds {
-            offset: 1,
-            bytes: page_bytes(),
-            limit: page_bytes(),
-        };
+        let error = GateError::OutOfBounds { offset: 1, bytes: page_bytes(), limit: page_bytes() };
         assert_eq!(memfd.allocate(1, page_bytes()), Err(error.into()));
         assert_eq!(memfd.punch(1, page_bytes()), Err(error.into()));
         assert_eq!(memfd.punch(0, 0), Err(GateError::Empty.into()));

@@ -1,0 +1,147 @@
+//! Loom's atomics, with a place to end before every write, and a futex made of loom's parts.
+//!
+//! The one thing to know: a process that ends does so between two of its writes to shared words,
+//! and a look in between leaves no trace. So a model that ends a thread before its first, second,
+//! ... write has ended it everywhere. The thread unwinds to where [`ends_after`] was called.
+
+use std::cell::Cell;
+
+use loom::sync::atomic::Ordering;
+use loom::sync::{Condvar, Mutex};
+
+loom::thread_local! {
+    /// Writes that the thread may still make, plus one; 0 is no limit.
+    static LEFT: Cell<u32> = Cell::new(0);
+}
+
+/// What a thread that ended unwinds with.
+struct Ended;
+
+/// Runs `work`, which ends before write number `writes` (from 0) of this thread; true if it got there.
+#[cfg(test)]
+pub(crate) fn ends_after(writes: u32, work: impl FnOnce()) -> bool {
+    LEFT.with(|left| left.set(writes + 1));
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    LEFT.with(|left| left.set(0));
+    match outcome {
+        Ok(()) => false,
+        Err(cause) if cause.is::<Ended>() => true,
+        Err(cause) => std::panic::resume_unwind(cause),
+    }
+}
+
+/// Within `ends_after`: this thread ends before write number `writes` from here on.
+#[cfg(test)]
+pub(crate) fn limit_writes(writes: u32) {
+    LEFT.with(|left| left.set(writes + 1));
+}
+
+/// Whatever is unwound after a thread's end is not done: a killed process runs no destructor.
+pub(crate) fn is_ending() -> bool {
+    std::thread::panicking()
+}
+
+fn before_write() {
+    LEFT.with(|left| match left.get() {
+        0 => {}
+        1 => std::panic::resume_unwind(Box::new(Ended)),
+        more => left.set(more - 1),
+    });
+}
+
+/// As `std`'s, in the methods that queues use.
+///
+/// Loom keeps only the last access of each atomic when it looks for accesses to swap: it does not see
+/// that another thread's load came before a thread's own load and write. So every access first
+/// touches a probe beside the word, by a relaxed read-modify-write that orders nothing; those all
+/// exclude each other.
+#[derive(Debug)]
+pub(crate) struct AtomicU64 {
+    word: loom::sync::atomic::AtomicU64,
+    probe: loom::sync::atomic::AtomicU64,
+}
+
+impl AtomicU64 {
+    pub(crate) fn new(value: u64) -> AtomicU64 {
+        AtomicU64 { word: loom::sync::atomic::AtomicU64::new(value), probe: loom::sync::atomic::AtomicU64::new(0) }
+    }
+
+    fn touch(&self) -> &loom::sync::atomic::AtomicU64 {
+        self.probe.fetch_add(1, Ordering::Relaxed);
+        &self.word
+    }
+
+    pub(crate) fn load(&self, order: Ordering) -> u64 {
+        self.touch().load(order)
+    }
+
+    pub(crate) fn store(&self, value: u64, order: Ordering) {
+        before_write();
+        self.touch().store(value, order);
+    }
+
+    pub(crate) fn swap(&self, value: u64, order: Ordering) -> u64 {
+        before_write();
+        self.touch().swap(value, order)
+    }
+
+    pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+        before_write();
+        self.touch().fetch_add(value, order)
+    }
+
+    pub(crate) fn compare_exchange(
+        &self,
+        current: u64,
+        new: u64,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u64, u64> {
+        before_write();
+        self.touch().compare_exchange(current, new, success, failure)
+    }
+}
+
+impl Default for AtomicU64 {
+    fn default() -> AtomicU64 {
+        AtomicU64::new(0)
+    }
+}
+
+/// Where threads sleep, as in the kernel: comparing and going to sleep are one step under a lock.
+#[derive(Debug)]
+pub(crate) struct Sleepers {
+    /// How many sleep and were not woken yet.
+    count: Mutex<usize>,
+    woken: Condvar,
+}
+
+impl Default for Sleepers {
+    fn default() -> Sleepers {
+        Sleepers { count: Mutex::new(0), woken: Condvar::new() }
+    }
+}
+
+impl Sleepers {
+    /// Sleeps if `is_unchanged`; whether it did.
+    pub(crate) fn sleep_if(&self, is_unchanged: impl FnOnce() -> bool) -> bool {
+        let mut count = self.count.lock().expect("no model panics with the lock");
+        if !is_unchanged() {
+            return false;
+        }
+        *count += 1;
+        drop(self.woken.wait(count).expect("no model panics with the lock"));
+        true
+    }
+
+    /// Wakes up to `most`; how many there were.
+    pub(crate) fn wake(&self, most: usize) -> usize {
+        // A wake is a step that a process may end before, as a write is.
+        before_write();
+        let mut count = self.count.lock().expect("no model panics with the lock");
+        let woken = most.min(*count);
+        (0..woken).for_each(|_| self.woken.notify_one());
+        *count -= woken;
+        woken
+    }
+}
