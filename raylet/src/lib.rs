@@ -27,6 +27,7 @@ pub mod ask;
 pub mod cli;
 pub mod door;
 pub mod machine;
+pub mod pool;
 pub mod raylet;
 pub mod session;
 

@@ -162,6 +162,12 @@ fn wait_until_free(directory: &Path) {
     }
 }
 
+/// The process that sweeps after a killed raylet: its only child.
+fn reaper_of(raylet: u32) -> u32 {
+    let children = std::fs::read_to_string(format!("/proc/{raylet}/task/{raylet}/children")).unwrap();
+    children.trim().parse().expect("one child")
+}
+
 #[test]
 fn what_a_killed_raylet_left_is_swept() {
     let shell = Shell::new();
@@ -173,7 +179,10 @@ fn what_a_killed_raylet_left_is_swept() {
         let dead = shell.record("dead").unwrap();
         let door = Path::new("/dev/shm").join(&dead.door);
         assert!(door.exists() && dead.spill_directory.exists());
-        kill(Pid::from_raw(dead.pid as i32), Signal::SIGKILL).unwrap();
+        // The reaper would do what is asked of others here.
+        for pid in [reaper_of(dead.pid), dead.pid] {
+            kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
+        }
         wait_until_free(&shell.directory.join("dead"));
         assert!(door.exists());
         shell.check(sweeper, if sweeper[0] == "stop" { 3 } else { 0 });
@@ -259,4 +268,36 @@ fn doctor_speaks_json() {
     let checks: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let names: Vec<_> = checks.as_array().unwrap().iter().map(|check| &check["name"]).collect();
     assert!(names.contains(&&"kernel".into()) && names.contains(&&"/dev/shm".into()), "{names:?}");
+}
+
+/// A daemon that kept a caller's file open once kept the caller's lock on it, for good.
+#[test]
+fn a_raylet_in_the_background_keeps_nothing_of_its_callers_open() {
+    let shell = Shell::new();
+    // A shell, because what this process had open would go to the raylets of other tests too.
+    let script = format!("exec 9>locked; exec {} start --capacity 1MiB", env!("CARGO_BIN_EXE_raylet"));
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]).current_dir(shell.base.path()).env("RAYLET_DIR", &shell.directory);
+    assert!(command.stdin(Stdio::null()).status().unwrap().success());
+    assert!(shell.base.path().join("locked").exists());
+    let raylet = shell.record("default").unwrap().pid;
+    for pid in [raylet, reaper_of(raylet)] {
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let open: Vec<PathBuf> = open.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect();
+        assert!(open.len() >= 4 && open.iter().all(|path| !path.ends_with("locked")), "{open:?}");
+    }
+    shell.check(&["stop"], 0);
+}
+
+#[test]
+fn what_a_killed_raylet_left_its_reaper_removes() {
+    let shell = Shell::new();
+    shell.check(&["start", "--capacity", "1MiB"], 0);
+    let record = shell.record("default").unwrap();
+    kill(Pid::from_raw(record.pid as i32), Signal::SIGKILL).unwrap();
+    while shell.sessions() > 0 {
+        std::thread::yield_now();
+    }
+    assert!(!Path::new("/dev/shm").join(&record.door).exists());
+    assert!(!record.spill_directory.exists());
 }

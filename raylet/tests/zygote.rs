@@ -37,7 +37,7 @@ store_shm::before_main!(early be_somebody_else);
 fn be_somebody_else(_: Fresh) {
     set_worker_main(worker_main);
     if std::env::var_os(THREADED).is_some() {
-        let (told, tell) = std::sync::mpsc::channel();
+        let (tell, told) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             tell.send(()).unwrap();
             std::thread::park();
@@ -103,7 +103,13 @@ fn look(worker: &Worker) -> i32 {
     println!("stdin {}", stdin.display());
     println!("role {:?}", std::env::var_os("RAYLET_ROLE"));
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    status.lines().filter(|line| line.starts_with("Sig")).for_each(|line| println!("{line}"));
+    for line in status.lines() {
+        // Of the names with three letters more, blocked, ignored and caught; without those above 31,
+        // two of which belong to the C library and stay as whoever started this test left them.
+        if let Some((name @ ("SigBlk" | "SigIgn" | "SigCgt"), mask)) = line.split_once(":\t") {
+            println!("{name} {:x}", u64::from_str_radix(mask, 16).unwrap() & 0x7fff_ffff);
+        }
+    }
     let own = nix::unistd::getpid();
     println!("leads {}", nix::unistd::getpgrp() == own && nix::unistd::getsid(None) == Ok(own));
     println!("oom {}", std::fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim());
@@ -349,7 +355,7 @@ fn what_is_no_zygote_is_found_out() {
     }
     // Says something else than a zygote would, on the socket that is its standard input.
     let talker =
-        Program { arguments: vec!["-c".into(), "echo GET / >&0; sleep 10000".into()], ..Program::at("/bin/sh") };
+        Program { arguments: vec!["-c".into(), "echo GET / >&0; exec sleep 10000".into()], ..Program::at("/bin/sh") };
     world.pool.start_zygote(3, talker);
     assert!(matches!(world.next(), Event::ZygoteEnded { zygote: 3, was_ready: false, .. }));
     let long = WorkerSpec { label: "x".repeat(1 << 20), ..spec(1, "") };
@@ -405,7 +411,7 @@ fn a_worker_is_as_a_program_finds_itself_at_its_start() {
     let mut said = BTreeMap::new();
     while !said.contains_key("threads") {
         let text = world.next_text();
-        let (name, value) = text.split_once([' ', '\t']).unwrap();
+        let (name, value) = text.split_once(' ').unwrap();
         said.insert(name.to_owned(), value.trim().to_owned());
     }
     let expected = [
@@ -417,10 +423,10 @@ fn a_worker_is_as_a_program_finds_itself_at_its_start() {
         ("oom", "500"),
         ("client", "false"),
         ("threads", "1"),
-        ("SigBlk:", "0000000000000000"),
-        ("SigCgt:", "0000000000000000"),
+        ("SigBlk", "0"),
+        ("SigCgt", "0"),
         // A broken pipe, and nothing else.
-        ("SigIgn:", "0000000000001000"),
+        ("SigIgn", "1000"),
     ];
     for (name, value) in expected {
         assert_eq!(said[name], value, "{name}");
@@ -439,7 +445,7 @@ fn a_worker_joins_its_session_or_says_why_not() {
     let joined = world.started().1;
     let number = world.next_number("joined as ");
     let clients = raylet.store().clients();
-    let client = clients.iter().find(|client| u32::from(client.number) == number).unwrap();
+    let client = clients.iter().find(|client| u32::from(client.client) == number).unwrap();
     assert_eq!(client.pid, joined.pid);
     let nobody = WorkerSpec { directory: directory(&base.path().join("gone")), ..spec(2, "join") };
     world.pool.start_worker(1, nobody);

@@ -61,6 +61,7 @@ pub mod address;
 pub mod frame;
 pub mod ids;
 pub mod message;
+pub mod zygote;
 
 #[cfg(test)]
 mod golden;

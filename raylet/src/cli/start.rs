@@ -5,10 +5,10 @@
 //! so the reason of a failure is seen. This file must not decide what a raylet does.
 
 use super::{CliError, SessionOptions, bytes, print};
-use crate::raylet::{Config, DEFAULT_MAX_CLIENTS, Ender, MAX_CLIENTS_LIMIT, Raylet};
+use crate::pool::own_process;
+use crate::pool::reaper::Reaper;
+use crate::raylet::{Config, DEFAULT_MAX_CLIENTS, MAX_CLIENTS_LIMIT, Raylet};
 use clap::Args;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigSet, Signal};
 use raylet_api::address;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader};
@@ -57,10 +57,13 @@ fn run_here(options: &Options) -> Result<(), CliError> {
         // leader of a group, which a process just spawned is not.
         let _ = nix::unistd::setsid();
     }
-    let signals = block_signals()?;
-    raise_descriptor_limit();
-    let raylet = Raylet::start(&config(options)?)?;
-    spawn_signal_thread(signals, raylet.ender())?;
+    let (config, failed) = (config(options)?, |what| move |source| CliError::Io { what, source });
+    let _reaper = Reaper::start(&config, None).map_err(io::Error::other).map_err(failed("start the reaper"))?;
+    own_process::take_orphans();
+    let signals = own_process::block_signals().map_err(failed("block signals"))?;
+    own_process::raise_descriptor_limit();
+    let raylet = Raylet::start(&config)?;
+    own_process::spawn_signal_thread(signals, raylet.ender()).map_err(failed("start a thread"))?;
     let socket_path = raylet.socket_path();
     match options.announce {
         true => announce(&raylet, &socket_path)?,
@@ -87,36 +90,6 @@ fn config(options: &Options) -> Result<Config, CliError> {
 fn absolute(path: Option<&Path>) -> Result<Option<PathBuf>, CliError> {
     let what = "find the directory for spilled objects";
     path.map(std::path::absolute).transpose().map_err(|source| CliError::Io { what, source })
-}
-
-/// Blocks the signals that end us, in every thread started from here on; one thread waits for them.
-fn block_signals() -> Result<SigSet, CliError> {
-    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
-    let blocked = signals.thread_block();
-    blocked.map_err(|errno| CliError::Io { what: "block signals", source: errno.into() })?;
-    Ok(signals)
-}
-
-fn spawn_signal_thread(signals: SigSet, ender: Ender) -> Result<(), CliError> {
-    let thread = std::thread::Builder::new().name("raylet-signals".to_owned());
-    let spawned = thread.spawn(move || {
-        while let Ok(signal) = signals.wait() {
-            tracing::info!(signal = signal.as_str(), "asked to end");
-            ender.end();
-        }
-    });
-    // Never joined: it ends with the process.
-    spawned.map(drop).map_err(|source| CliError::Io { what: "start a thread", source })
-}
-
-/// Each client costs a descriptor, and one more while it joins: take what we are allowed.
-fn raise_descriptor_limit() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-    {
-        tracing::warn!(%error, soft, hard, "the limit of descriptors stays");
-    }
 }
 
 /// Says that we serve, then lets go of the pipe, the terminal and the directory we were started in.
@@ -166,6 +139,8 @@ fn command(options: &Options) -> Result<Command, CliError> {
         command.arg("--spill-dir").arg(path);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped());
+    // A caller's files, locks on them included, would stay open as long as the raylet runs.
+    store_shm::process::inherit_nothing(&mut command);
     Ok(command)
 }
 
