@@ -62,8 +62,9 @@ fn show() -> Demo<()> {
 
 fn holders(store: &Store) -> String {
     let each = store.list().into_iter().flat_map(|object| object.holders);
-    let text: Vec<String> =
-        each.map(|holder| format!("pid {} ({} references, {} views)", holder.pid, holder.references, holder.pins)).collect();
+    let text: Vec<String> = each
+        .map(|holder| format!("pid {} ({} references, {} views)", holder.pid, holder.references, holder.pins))
+        .collect();
     text.join(", ")
 }
 
@@ -105,7 +106,11 @@ fn read(directory: &Path, id: &ObjectId) -> Demo<()> {
     let sum = object.chunks_exact(8).map(word).fold(0u64, u64::wrapping_add);
     let words = BYTES / 8;
     let right = sum == words * (words - 1) / 2;
-    println!("got it in {got:?}, summed it in place in {:?}: {}", start.elapsed(), if right { "right" } else { "WRONG" });
+    println!(
+        "got it in {got:?}, summed it in place in {:?}: {}",
+        start.elapsed(),
+        if right { "right" } else { "WRONG" }
+    );
     std::io::stdout().flush()?;
     // Ends with the demo, if the demo does not kill it first.
     std::io::stdin().read_line(&mut String::new())?;

@@ -44,16 +44,34 @@ mod connection;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod error;
+pub mod role;
 
+pub mod actor;
+mod local;
+pub mod prelude;
+pub mod refs;
+pub mod remote;
+pub mod task;
+pub mod value;
+
+#[doc(hidden)]
+#[path = "remote/made.rs"]
+pub mod __private;
+
+pub use actor::{Actor, ActorError, ActorHandle};
 pub use connection::ConnectOptions;
 pub use error::ConnectError;
 #[cfg(feature = "embedded")]
 pub use raylet::{Config, StartError};
 pub use raylet_api::{JobId, TaskId};
+pub use raylet_macros::{Value, remote};
+pub use remote::{FetchError, InitError, Mode, Raylet, SubmitError, WaitError};
 pub use store::{
     CreateError, CreateOptions, Encoding, GetError, Handle, Lifetime, NameError, Object, ObjectId, ObjectRef,
     ObjectWriter, Store, Usage, View,
 };
+pub use task::{Argument, Options, OptionsError, TaskError, TaskErrorKind};
+pub use value::{Serde, SerdeValue, Value, ValueError};
 
 use std::fmt;
 use std::ops::Deref;

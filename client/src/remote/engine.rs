@@ -1,0 +1,76 @@
+//! What carries tasks out: the seam between the typed API and local mode or a raylet.
+//!
+//! The one thing to know: everything here is handles, keys and packed bytes; no method knows a
+//! user's type. Whoever implements it owes:
+//!
+//! * results come back at once, as references to objects that will have a value or an error;
+//! * every object in `awaited` has a value before the body runs; if one is an error, the body does
+//!   not run and the error stands in the place of each result ([`TaskError::pass`]);
+//! * objects in `awaited`, and with them what they list, live until the results are sealed, whoever dies;
+//! * calls of one actor by one caller run in the order given;
+//! * a body runs by [`task::execute`](crate::task::execute) and nowhere else.
+//!
+//! This file must not know an implementation.
+
+use super::{Raylet, SubmitError};
+use crate::actor::{Class, Method};
+use crate::task::{Arguments, Function, Options, ResultRefs};
+use std::task::Waker;
+use std::time::Duration;
+use store::{GetError, Object, ObjectRef as RawRef, Store};
+
+/// What every call consists of, beside what it calls.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) arguments: Arguments,
+    /// Checked, and not merged with the attribute's yet: the usual call has none.
+    pub(crate) options: Option<&'a Options>,
+    /// How many objects the call makes.
+    pub(crate) results: usize,
+}
+
+/// Carries out what programs ask for.
+pub(crate) trait Engine: Send + Sync + 'static {
+    /// For people.
+    fn name(&self) -> &'static str;
+
+    /// Where all objects are.
+    fn store(&self) -> &Store;
+
+    /// Has a function run. `ray` is who asks, and for local bodies who they ask.
+    fn submit(&self, ray: &Raylet, function: &'static Function, call: Call<'_>) -> Result<ResultRefs, SubmitError>;
+
+    /// Makes an actor: an object that stands for it, its *anchor*. The actor lives while somebody
+    /// refers to the anchor, which holds what [`Class::anchor`] says.
+    fn create_actor(&self, ray: &Raylet, class: &'static Class, call: Call<'_>) -> Result<RawRef, SubmitError>;
+
+    /// Has a method run on an actor.
+    fn call_actor(
+        &self,
+        ray: &Raylet,
+        anchor: &RawRef,
+        method: &'static Method,
+        call: Call<'_>,
+    ) -> Result<ResultRefs, SubmitError>;
+
+    /// The anchor of the living actor of this name.
+    fn find_actor(&self, name: &str) -> Option<RawRef>;
+
+    /// This process has let go of its last handle of this value's; others may have some.
+    fn released_actor(&self, anchor: store::Handle);
+
+    /// Waits for a value or an error. `None` waits as long as it takes.
+    fn get(&self, object: &RawRef, timeout: Option<Duration>) -> Result<Object, Box<GetError>>;
+
+    /// Waits until `count` have values or errors; which ones have, in order.
+    fn wait(&self, objects: &[RawRef], count: usize, timeout: Option<Duration>) -> Result<Vec<bool>, Box<GetError>>;
+
+    /// Has `waker` woken when the object has a value; at once where it has one already.
+    fn wake_when_ready(&self, object: &RawRef, waker: &Waker);
+
+    /// Cancels the task of this result, unless it is done.
+    fn cancel(&self, object: &RawRef, force: bool);
+
+    /// Ends the actor of this anchor for good.
+    fn kill(&self, anchor: &RawRef);
+}
