@@ -13,14 +13,12 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
     ("store/shm", "store-shm", &[]),
     ("store", "store", &["store-shm"]),
     ("raylet/api", "raylet-api", &[]),
-    ("raylet/core", "raylet-core", &["raylet-api"]),
+    ("raylet/core", "raylet-core", &[]),
     ("raylet", "raylet", &["raylet-core", "raylet-api", "store", "store-shm"]),
     // `raylet` by the feature `embedded` alone, see below.
-    ("client", "raylet-client", &["raylet", "raylet-core", "raylet-api", "store", "store-shm", "raylet-client-macros"]),
+    ("client", "raylet-client", &["raylet", "raylet-core", "raylet-api", "store", "store-shm", "raylet-macros"]),
+    ("client/macros", "raylet-macros", &[]),
 ];
-
-/// Crates that are not written yet.
-const ABSENT: &[&str] = &["raylet/core"];
 
 /// Where nearly all of it lives, and the files beside that lift the workspace's `deny`.
 const UNSAFE_DIRECTORY: &str = "store/shm/src/";
@@ -130,11 +128,7 @@ fn crates_depend_on_each_other_only_along_the_arrows() {
         ARROWS.iter().map(|(_, name, _)| *name).chain(["tests", "benches", "benches-compare"]).collect();
     for (directory, name, allowed) in ARROWS {
         let path = root().join(directory).join("Cargo.toml");
-        let Ok(manifest) = fs::read_to_string(&path) else {
-            assert!(ABSENT.contains(directory), "{directory} is gone");
-            continue;
-        };
-        assert!(!ABSENT.contains(directory), "{directory} is here by now: take it off the list");
+        let manifest = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert!(manifest.contains(&format!("name = \"{name}\"")), "{directory} holds another crate than {name}");
         for (dependency, line) in dependencies(&manifest) {
             let is_allowed = !ours.contains(dependency.as_str()) || allowed.contains(&dependency.as_str());
@@ -175,7 +169,7 @@ fn lifts_safety(text: &str) -> bool {
     // Spelled in two parts, so that this file does not find itself.
     let word = concat!("uns", "afe");
     let uses = [" {", " fn", " impl", " trait", " extern", "("].map(|next| format!("{word}{next}"));
-    let lift = format!("({word}_code)");
+    let lift = format!("allow({word}_code)");
     text.lines().map(code).any(|line| line.contains(&lift) || uses.iter().any(|found| line.contains(found.as_str())))
 }
 
