@@ -18,8 +18,8 @@ fn add(a: u64, b: u64) -> u64 {
 fn main() -> Result<()> {
     let ray = Raylet::init(Config::default())?;
     let batch = ray.put(record_batch!(("number", Int64, [1, 2, 3]))?)?;
-    let rows = count.remote(&ray, &batch)?;
-    let twice = add.remote(&ray, &rows, &rows)?;
+    let rows = count::remote(&ray, &batch)?;
+    let twice = add::remote(&ray, &rows, &rows)?;
     assert_eq!(ray.get(&twice)?, 2 * ray.get(&rows)?);
     println!("{} rows, twice counted", ray.get(&rows)?);
     Ok(())

@@ -168,8 +168,8 @@ pub type Waited<T> = (Vec<ObjectRef<T>>, Vec<ObjectRef<T>>);
 ///
 /// # fn main() -> Result<()> {
 /// let ray = Raylet::init(Config { mode: Mode::Local, ..Config::default() })?;
-/// let nine: ObjectRef<u64> = square.remote(&ray, 3)?;
-/// let more = square.remote(&ray, &nine)?;
+/// let nine: ObjectRef<u64> = square::remote(&ray, 3)?;
+/// let more = square::remote(&ray, &nine)?;
 /// assert_eq!(ray.get(&more)?, 81);
 /// # Ok(())
 /// # }

@@ -290,7 +290,7 @@ fn raw_form(bytes: &[u8]) -> Form<'_> {
 ///
 /// # fn main() -> Result<()> {
 /// # let ray = Raylet::init(Config { mode: Mode::Local, ..Config::default() })?;
-/// let answer = is_private.remote(&ray, Serde(Ipv4Addr::LOCALHOST))?;
+/// let answer = is_private::remote(&ray, Serde(Ipv4Addr::LOCALHOST))?;
 /// assert!(!ray.get(&answer)?);
 /// # Ok(())
 /// # }

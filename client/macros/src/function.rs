@@ -1,51 +1,43 @@
 //! `#[remote]` on a function.
 //!
-//! The one thing to know: the function becomes the method `call` of a type of its name, and one
-//! static tells workers of it. This file must not know how arguments are packed.
+//! The one thing to know: the function stays as it is. Beside it comes an empty enum of its name,
+//! which has `remote` and `options`, and one static that tells workers of the function. An enum and
+//! not a module: like a module it is a type's name and no value's, so that both stand side by side
+//! and locals may shadow the function; but types mean in it what they mean in the function, also
+//! where that is inside another function. This file must not know how arguments are packed.
 
 use crate::settings::Settings;
 use crate::signature::{Signature, own};
-use proc_macro2::TokenStream;
-use quote::quote;
-use syn::{Attribute, Ident, ItemFn, Visibility};
+use proc_macro2::{Span, TokenStream};
+use quote::{format_ident, quote};
+use syn::ext::IdentExt;
+use syn::{Error, Ident, ItemFn, Visibility};
 
-pub(crate) fn expand(settings: &Settings, function: ItemFn) -> syn::Result<TokenStream> {
+pub(crate) fn expand(settings: &Settings, function: &ItemFn) -> syn::Result<TokenStream> {
+    if let Some(receiver) = function.sig.receiver() {
+        let text = "`remote` on a method needs `remote` on its impl block, which must not be a trait's";
+        return Err(Error::new_spanned(receiver, text));
+    }
     let signature = Signature::of(&function.sig, None)?;
     signature.check_parts(settings.num_returns)?;
-    let ItemFn { attrs, vis, sig, block } = &function;
-    let (docs, others): (Vec<_>, Vec<_>) = attrs.iter().partition(|attribute| is_doc(attribute));
-    let (name, inputs, output, asyncness) = (&sig.ident, &sig.inputs, &sig.output, &sig.asyncness);
-    let krate = settings.krate();
-    let remotes = remotes(settings, &signature, name, vis);
-    let registered = registered(settings, &signature, name);
-    let summary = format!("The remote function `{name}`: `{name}.remote(&ray, ..)` has a worker run it.");
-    let call = "Runs it here, in this thread.";
+    let (name, vis, krate) = (&function.sig.ident, &function.vis, settings.krate());
+    let (remotes, registered) = (remotes(settings, &signature, name, vis), registered(settings, &signature, name));
+    let summary = format!("The function `{name}` as a task: `{name}::remote(&ray, ..)` has a worker run it.");
     Ok(quote! {
-        #(#docs)*
-        #[doc = ""]
+        #function
+
         #[doc = #summary]
         #[allow(non_camel_case_types)]
-        #[derive(Clone, Copy, Debug)]
-        #vis struct #name;
+        #[derive(Debug)]
+        #vis enum #name {}
 
         const _: () = {
             use #krate::__private as __ray;
-
-            impl #name {
-                #[doc = #call]
-                #[allow(clippy::too_many_arguments)]
-                #(#others)*
-                #vis #asyncness fn call(&self, #inputs) #output #block
-            }
 
             #remotes
             #registered
         };
     })
-}
-
-fn is_doc(attribute: &Attribute) -> bool {
-    attribute.path().is_ident("doc")
 }
 
 /// `remote`, of the function and of the function with options.
@@ -54,16 +46,16 @@ fn remotes(settings: &Settings, signature: &Signature, name: &Ident, vis: &Visib
     let (accepted, value) = (signature.accepted(), signature.value());
     let refs = signature.refs(settings.num_returns);
     let pack = signature.pack(&quote!(#ray), &arguments);
-    let remote = |options: TokenStream| {
+    let remote = |receiver: TokenStream, options: TokenStream| {
         let submit = match settings.num_returns {
-            Some(parts) => quote!(__ray::submit_parts::<#value>(#ray, &FUNCTION, #arguments, #options, #parts)),
-            None => quote!(__ray::submit_one(#ray, &FUNCTION, #arguments, #options)),
+            Some(parts) => quote!(__ray::submit_parts::<#value>(#ray, &__RAY_FUNCTION, #arguments, #options, #parts)),
+            None => quote!(__ray::submit_one(#ray, &__RAY_FUNCTION, #arguments, #options)),
         };
         quote! {
             #[doc = "Has a worker run it; returns a reference to its result at once."]
             #[allow(clippy::too_many_arguments)]
             #vis fn remote(
-                &self,
+                #receiver
                 #ray: &__ray::Raylet,
                 #accepted
             ) -> ::core::result::Result<#refs, __ray::SubmitError> {
@@ -72,39 +64,44 @@ fn remotes(settings: &Settings, signature: &Signature, name: &Ident, vis: &Visib
             }
         }
     };
-    let (plain, with_options) =
-        (remote(quote!(::core::option::Option::None)), remote(quote!(::core::option::Option::Some(&self.0))));
+    let (plain, with_options) = (
+        remote(quote!(), quote!(::core::option::Option::None)),
+        remote(quote!(&self,), quote!(::core::option::Option::Some(&self.0))),
+    );
+    // No name that a type of the signature could have.
+    let configured = format_ident!("{}_with_options", name.unraw(), span = Span::call_site());
     quote! {
         impl #name {
             #plain
 
             #[doc = "The same function; calls have these options, and where they are silent the attribute's."]
-            #vis fn options(&self, options: __ray::Options) -> WithOptions {
-                WithOptions(options)
+            #vis fn options(options: __ray::Options) -> #configured {
+                #configured(options)
             }
         }
 
         #[doc = "A remote function with options for its calls."]
+        #[allow(non_camel_case_types)]
         #[derive(Clone, Debug)]
-        pub struct WithOptions(__ray::Options);
+        pub struct #configured(__ray::Options);
 
-        impl WithOptions {
+        impl #configured {
             #with_options
         }
     }
 }
 
-/// What workers know of the function.
+/// What workers know of the function. The names are such as no function has that is called here.
 fn registered(settings: &Settings, signature: &Signature, name: &Ident) -> TokenStream {
     let [ray, arguments, results] = ["ray", "arguments", "results"].map(own);
-    let run = signature.run(&quote!(#name.call), &quote!(NAME), settings.num_returns);
-    let (options, text) = (settings.options(), signature.text());
+    let run = signature.run(&quote!(#name), &quote!(__RAY_NAME), settings.num_returns);
+    let (options, types, text) = (settings.options(), signature.text(), name.unraw().to_string());
     let (body, run) = match signature.is_async {
         false => (
-            quote!(__ray::Body::Sync(run)),
+            quote!(__ray::Body::Sync(__ray_run)),
             quote! {
-                #[allow(unused_mut)]
-                fn run(
+                #[allow(unused_mut, deprecated)]
+                fn __ray_run(
                     #ray: &__ray::Raylet,
                     mut #arguments: __ray::Incoming<'_>,
                     #results: &mut dyn __ray::Results,
@@ -114,10 +111,10 @@ fn registered(settings: &Settings, signature: &Signature, name: &Ident) -> Token
             },
         ),
         true => (
-            quote!(__ray::Body::Async(run)),
+            quote!(__ray::Body::Async(__ray_run)),
             quote! {
-                #[allow(unused_mut)]
-                fn run<'a>(
+                #[allow(unused_mut, deprecated)]
+                fn __ray_run<'a>(
                     #ray: &'a __ray::Raylet,
                     mut #arguments: __ray::Incoming<'a>,
                     #results: &'a mut dyn __ray::Results,
@@ -128,27 +125,22 @@ fn registered(settings: &Settings, signature: &Signature, name: &Ident) -> Token
         ),
     };
     quote! {
-        const NAME: &str = ::core::concat!(::core::module_path!(), "::", ::core::stringify!(#name));
+        const __RAY_NAME: &str = ::core::concat!(::core::module_path!(), "::", #text);
 
         #run
 
-        fn options() -> __ray::Options {
+        fn __ray_options() -> __ray::Options {
             #options
         }
 
         #[__ray::linkme::distributed_slice(__ray::FUNCTIONS)]
         #[linkme(crate = __ray::linkme)]
-        static FUNCTION: __ray::Function = __ray::Function {
-            key: __ray::key(::core::concat!(
-                ::core::module_path!(),
-                "::",
-                ::core::stringify!(#name),
-                #text
-            )),
-            name: NAME,
+        static __RAY_FUNCTION: __ray::Function = __ray::Function {
+            key: __ray::key(::core::concat!(::core::module_path!(), "::", #text, #types)),
+            name: __RAY_NAME,
             place: (::core::file!(), ::core::line!()),
             body: #body,
-            options,
+            options: __ray_options,
         };
     }
 }

@@ -18,13 +18,16 @@ use syn::{DeriveInput, Item, parse_macro_input};
 ///
 /// # On a function
 ///
-/// The function becomes an item of its name:
+/// The function stays what it is: `f(arguments..)` runs it here and now. Beside it, with the same
+/// visibility, comes a type of its name, as actors have one; `use` of the name imports both:
 ///
-/// * `f.remote(&ray, arguments..)` has a worker run it, and returns an `ObjectRef` of its result at
+/// * `f::remote(&ray, arguments..)` has a worker run it, and returns an `ObjectRef` of its result at
 ///   once. A parameter of type `T` accepts `T`, `&T`, `ObjectRef<T>` and `&ObjectRef<T>`; references
 ///   are awaited and read before the function runs.
-/// * `f.options(Options::new()..)` has the same `remote`, with these options.
-/// * `f.call(arguments..)` runs it here and now.
+/// * `f::options(Options::new()..)` has the same `remote`, with these options.
+///
+/// Locals may have the function's name, as in `let f = f::remote(&ray)?`; a module or type beside it
+/// may not. A function inside another function can be remote.
 ///
 /// It may be `async`, has up to 8 parameters, all owned, and may have a first one of type `&Raylet`,
 /// by which it submits tasks of its own: that one is not given in `remote`. A returned type that is
@@ -41,14 +44,15 @@ use syn::{DeriveInput, Item, parse_macro_input};
 ///
 /// #[remote]
 /// fn quarter(ray: &Raylet, x: u64) -> Result<u64> {
-///     let half_of_it = half.remote(ray, x)?;
-///     Ok(ray.get(&half.remote(ray, &half_of_it)?)?)
+///     let half_of_it = half::remote(ray, x)?;
+///     Ok(ray.get(&half::remote(ray, &half_of_it)?)?)
 /// }
 ///
 /// # fn main() -> Result<()> {
 /// let ray = Raylet::init(Config { mode: Mode::Local, ..Config::default() })?;
-/// assert_eq!(ray.get(&quarter.remote(&ray, 12)?)?, 3);
-/// assert!(ray.get(&quarter.remote(&ray, 6)?).unwrap_err().to_string().contains("3 is odd"));
+/// assert_eq!(half(12)?, 6);
+/// assert_eq!(ray.get(&quarter::remote(&ray, 12)?)?, 3);
+/// assert!(ray.get(&quarter::remote(&ray, 6)?).unwrap_err().to_string().contains("3 is odd"));
 /// # Ok(())
 /// # }
 /// ```
@@ -94,7 +98,7 @@ use syn::{DeriveInput, Item, parse_macro_input};
 pub fn remote(settings: TokenStream, item: TokenStream) -> TokenStream {
     let settings = parse_macro_input!(settings as Settings);
     let made = match parse_macro_input!(item as Item) {
-        Item::Fn(function) => function::expand(&settings, function),
+        Item::Fn(function) => function::expand(&settings, &function),
         Item::Impl(block) => actor::expand(&settings, block),
         other => Err(syn::Error::new_spanned(other, "`remote` goes on a function, or on the impl block of an actor")),
     };

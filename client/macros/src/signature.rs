@@ -5,6 +5,7 @@
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{Error, FnArg, GenericArgument, Ident, Pat, PathArguments, ReturnType, Type};
 
@@ -57,22 +58,25 @@ impl Signature {
         quote!(let #mutable #arguments = __ray::Arguments::new(); #(#each)*)
     }
 
-    /// The names of the parameters.
-    pub(crate) fn names(&self) -> TokenStream {
-        let each = self.parameters.iter().map(|parameter| &parameter.name);
-        quote!(#(#each),*)
+    /// Reads `arguments` into variables, and what `function` is then given. The variables have
+    /// names of their own: a parameter may be called as its function is.
+    fn takes(&self) -> (TokenStream, TokenStream) {
+        let [ray, arguments] = ["ray", "arguments"].map(own);
+        let variables: Vec<_> =
+            (0..self.parameters.len()).map(|position| own(&format!("argument_{position}"))).collect();
+        let takes = self.parameters.iter().zip(&variables).map(|(Parameter { name, type_ }, variable)| {
+            let text = name.unraw().to_string();
+            quote!(let #variable = #arguments.take::<#type_>(#ray, #text)?;)
+        });
+        let given = self.takes_ray.then(|| quote!(#ray,));
+        (quote!(#(#takes)*), quote!(#given #(#variables),*))
     }
 
     /// Reads `arguments`, calls `function` and seals what it returned.
     pub(crate) fn run(&self, function: &TokenStream, name: &TokenStream, parts: Option<usize>) -> TokenStream {
-        let [ray, arguments, results, value] = ["ray", "arguments", "results", "value"].map(own);
+        let [arguments, results, value] = ["arguments", "results", "value"].map(own);
         let count = self.parameters.len();
-        let takes = self.parameters.iter().map(|Parameter { name, type_ }| {
-            let text = name.to_string();
-            quote!(let #name = #arguments.take::<#type_>(#ray, #text)?;)
-        });
-        let given = self.takes_ray.then(|| quote!(#ray,));
-        let names = self.names();
+        let (takes, given) = self.takes();
         let wait = self.is_async.then(|| quote!(.await));
         let unwrap = self.fallible.is_some().then(|| quote!(let #value = __ray::outcome(#name, #value)?;));
         let seal = match parts {
@@ -81,8 +85,8 @@ impl Signature {
         };
         quote! {
             #arguments.expect(#count)?;
-            #(#takes)*
-            let #value = #function(#given #names)#wait;
+            #takes
+            let #value = #function(#given)#wait;
             #unwrap
             #seal
         }
@@ -90,19 +94,14 @@ impl Signature {
 
     /// As `run`, of a constructor, which returns what it made.
     pub(crate) fn construct(&self, function: &TokenStream, name: &TokenStream) -> TokenStream {
-        let [ray, arguments, value] = ["ray", "arguments", "value"].map(own);
+        let [arguments, value] = ["arguments", "value"].map(own);
         let count = self.parameters.len();
-        let takes = self.parameters.iter().map(|Parameter { name, type_ }| {
-            let text = name.to_string();
-            quote!(let #name = #arguments.take::<#type_>(#ray, #text)?;)
-        });
-        let given = self.takes_ray.then(|| quote!(#ray,));
-        let names = self.names();
+        let (takes, given) = self.takes();
         let unwrap = self.fallible.is_some().then(|| quote!(let #value = __ray::outcome(#name, #value)?;));
         quote! {
             #arguments.expect(#count)?;
-            #(#takes)*
-            let #value = #function(#given #names);
+            #takes
+            let #value = #function(#given);
             #unwrap
             ::core::result::Result::Ok(::std::boxed::Box::new(#value))
         }

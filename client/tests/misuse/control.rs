@@ -21,6 +21,6 @@ impl Counter {
 }
 
 pub fn program(ray: &Raylet) -> Result<u64> {
-    let sum: ObjectRef<u64> = add.remote(ray, 1, &2)?;
-    Ok(ray.get(&Counter::remote(ray)?.add(&sum)?)?)
+    let add: ObjectRef<u64> = add::remote(ray, 1, &2)?;
+    Ok(ray.get(&Counter::remote(ray)?.add(&add)?)?)
 }

@@ -1,4 +1,4 @@
-//! expect: this method takes 3 arguments but 2 arguments were supplied
+//! expect: this function takes 3 arguments but 2 arguments were supplied
 
 use raylet_client::prelude::*;
 
@@ -8,5 +8,5 @@ fn add(left: u64, right: u64) -> u64 {
 }
 
 pub fn program(ray: &Raylet) {
-    let _ = add.remote(ray, 1);
+    let _ = add::remote(ray, 1);
 }

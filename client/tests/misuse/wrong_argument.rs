@@ -8,5 +8,5 @@ fn add(left: u64, right: u64) -> u64 {
 }
 
 pub fn program(ray: &Raylet) {
-    let _ = add.remote(ray, 1, "2");
+    let _ = add::remote(ray, 1, "2");
 }

@@ -8,5 +8,5 @@ fn add(left: u64, right: u64) -> u64 {
 }
 
 pub fn program(ray: &Raylet, text: ObjectRef<String>) {
-    let _ = add.remote(ray, 1, &text);
+    let _ = add::remote(ray, 1, &text);
 }

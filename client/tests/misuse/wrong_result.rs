@@ -8,6 +8,6 @@ fn double(x: u64) -> u64 {
 }
 
 pub fn program(ray: &Raylet) -> Result<ObjectRef<String>> {
-    let text: ObjectRef<String> = double.remote(ray, 1)?;
+    let text: ObjectRef<String> = double::remote(ray, 1)?;
     Ok(text)
 }

@@ -84,6 +84,7 @@ fn echo_number(value: u64) -> u64 {
 }
 
 #[remote]
+#[expect(clippy::too_many_arguments, reason = "as many as there can be")]
 fn echo_many(
     unit: (),
     small: i8,
@@ -102,12 +103,12 @@ fn values(ray: &Raylet) -> Result<()> {
     let point = Point { x: 1.5f32, y: None };
     let map = BTreeMap::from([("a".to_owned(), vec![1, 2, 3])]);
     let long = Bytes::from(vec![7; 100_000]);
-    let echoed = echo_many.remote(ray, (), -3, "text", &point, &map, &[1, 2, 3], &long, Serde(Ipv4Addr::LOCALHOST))?;
+    let echoed = echo_many::remote(ray, (), -3, "text", &point, &map, &[1, 2, 3], &long, Serde(Ipv4Addr::LOCALHOST))?;
     let expected = (-3, "text 127.0.0.1".to_owned(), point, map, 100_003);
     assert_eq!(ray.get(&echoed)?, expected);
     for len in [0, 1, 127, 128, 1023, 1024, 1025, 70_000] {
         let bytes = vec![9u8; len];
-        assert_eq!(ray.get(&length.remote(ray, &bytes)?)?, len, "in the call or in an object of its own");
+        assert_eq!(ray.get(&length::remote(ray, &bytes)?)?, len, "in the call or in an object of its own");
         assert_eq!(ray.get(&ray.put(&bytes)?)?, bytes);
     }
     ray.get(&ray.put(())?)?;
@@ -131,20 +132,20 @@ fn accepted(ray: &Raylet) -> Result<()> {
     let one = ray.put(1u64)?;
     let owned: u64 = 2;
     let sums = [
-        add.remote(ray, 1, owned)?,
-        add.remote(ray, &1, &owned)?,
-        add.remote(ray, &one, owned)?,
-        add.remote(ray, one.clone(), &owned)?,
+        add::remote(ray, 1, owned)?,
+        add::remote(ray, &1, &owned)?,
+        add::remote(ray, &one, owned)?,
+        add::remote(ray, one.clone(), &owned)?,
     ];
     assert_eq!(ray.get_all(&sums)?, [3; 4]);
-    assert_eq!(add.call(1, 2), 3);
+    assert_eq!(add(1, 2), 3);
     Ok(())
 }
 
 fn diamond(ray: &Raylet) -> Result<()> {
-    let top = add.remote(ray, 1, 1)?;
-    let (left, right) = (add.remote(ray, &top, 10)?, add.remote(ray, &top, 20)?);
-    let bottom = add.remote(ray, &left, &right)?;
+    let top = add::remote(ray, 1, 1)?;
+    let (left, right) = (add::remote(ray, &top, 10)?, add::remote(ray, &top, 20)?);
+    let bottom = add::remote(ray, &left, &right)?;
     assert_eq!(ray.get(&bottom)?, 34);
     assert_eq!(ray.get_timeout(&top, Duration::from_secs(60))?, 2);
     Ok(())
@@ -153,7 +154,7 @@ fn diamond(ray: &Raylet) -> Result<()> {
 fn chain(ray: &Raylet) -> Result<()> {
     let mut last = ray.put(0u64)?;
     for _ in 0..1000 {
-        last = add.remote(ray, &last, 1)?;
+        last = add::remote(ray, &last, 1)?;
     }
     assert_eq!(ray.get(&last)?, 1000);
     Ok(())
@@ -161,7 +162,7 @@ fn chain(ray: &Raylet) -> Result<()> {
 
 #[remote]
 fn sum_of_squares(ray: &Raylet, count: u64) -> Result<u64> {
-    let squares: Vec<_> = (0..count).map(|x| square.remote(ray, x)).collect::<Result<_, _>>()?;
+    let squares: Vec<_> = (0..count).map(|x| square::remote(ray, x)).collect::<Result<_, _>>()?;
     Ok(ray.get_all(&squares)?.iter().sum())
 }
 
@@ -169,13 +170,13 @@ fn sum_of_squares(ray: &Raylet, count: u64) -> Result<u64> {
 fn square(x: u64) -> u64 {
     // Without the parameter: who asks is known.
     let ray = Raylet::current().expect("this is a task");
-    let once = echo_number.remote(&ray, x).expect("it fits");
+    let once = echo_number::remote(&ray, x).expect("it fits");
     let again = ray.get(&once).expect("it is there");
     again * x
 }
 
 fn nested(ray: &Raylet) -> Result<()> {
-    assert_eq!(ray.get(&sum_of_squares.remote(ray, 5)?)?, 30);
+    assert_eq!(ray.get(&sum_of_squares::remote(ray, 5)?)?, 30);
     Ok(())
 }
 
@@ -184,12 +185,12 @@ fn factorial(ray: &Raylet, n: u64) -> Result<u64> {
     if n < 2 {
         return Ok(1);
     }
-    let rest = factorial.remote(ray, n - 1)?;
+    let rest = factorial::remote(ray, n - 1)?;
     Ok(n * ray.get(&rest)?)
 }
 
 fn recursion(ray: &Raylet) -> Result<()> {
-    assert_eq!(ray.get(&factorial.remote(ray, 20)?)?, 2_432_902_008_176_640_000);
+    assert_eq!(ray.get(&factorial::remote(ray, 20)?)?, 2_432_902_008_176_640_000);
     Ok(())
 }
 
@@ -206,7 +207,7 @@ type Checked = std::result::Result<u64, String>;
 
 #[remote]
 fn checked(x: u64) -> Checked {
-    half.call(x).map_err(|error| error.to_string())
+    half(x).map_err(|error| error.to_string())
 }
 
 fn failure<T: Value>(ray: &Raylet, object: &ObjectRef<T>) -> TaskError {
@@ -218,12 +219,12 @@ fn failure<T: Value>(ray: &Raylet, object: &ObjectRef<T>) -> TaskError {
 }
 
 fn errors(ray: &Raylet) -> Result<()> {
-    assert_eq!(ray.get(&half.remote(ray, 4)?)?, 2);
-    let error = failure(ray, &half.remote(ray, 5)?);
+    assert_eq!(ray.get(&half::remote(ray, 4)?)?, 2);
+    let error = failure(ray, &half::remote(ray, 5)?);
     assert_eq!((error.kind(), error.message()), (TaskErrorKind::Returned, "5 is odd"));
     assert!(error.function().ends_with("programs::half"), "{}", error.function());
     // A type that is not written `Result` is a value like any other.
-    let as_value: ObjectRef<Checked> = checked.remote(ray, 5)?;
+    let as_value: ObjectRef<Checked> = checked::remote(ray, 5)?;
     assert_eq!(ray.get(&as_value)?, Err("5 is odd".to_owned()));
     Ok(())
 }
@@ -235,21 +236,21 @@ fn divide(left: u64, right: u64) -> u64 {
 }
 
 fn panics(ray: &Raylet) -> Result<()> {
-    let error = failure(ray, &divide.remote(ray, 7, 0)?);
+    let error = failure(ray, &divide::remote(ray, 7, 0)?);
     assert_eq!(error.kind(), TaskErrorKind::Panicked);
     assert!(error.message().starts_with("7 by nothing at "), "{}", error.message());
     assert!(error.message().contains("programs/mod.rs:"), "{}", error.message());
     let backtrace = error.backtrace().expect("a panic has one");
     assert!(backtrace.contains("programs/mod.rs"), "{backtrace}");
     assert!(!backtrace.contains("begin_unwind") && !backtrace.contains("catch_unwind"), "{backtrace}");
-    assert_eq!(ray.get(&divide.remote(ray, 8, 2)?)?, 4, "life goes on");
+    assert_eq!(ray.get(&divide::remote(ray, 8, 2)?)?, 4, "life goes on");
     Ok(())
 }
 
 fn errors_pass(ray: &Raylet) -> Result<()> {
-    let odd = half.remote(ray, 3)?;
-    let sum = add.remote(ray, 1, &odd)?;
-    let error = failure(ray, &add.remote(ray, &sum, 1)?);
+    let odd = half::remote(ray, 3)?;
+    let sum = add::remote(ray, 1, &odd)?;
+    let error = failure(ray, &add::remote(ray, &sum, 1)?);
     assert_eq!((error.kind(), error.message()), (TaskErrorKind::Returned, "3 is odd"));
     assert_eq!(error.passed().count(), 2);
     assert!(error.to_string().contains("so "), "{error}");
@@ -262,11 +263,11 @@ fn sum_inputs(ray: &Raylet, inputs: Inputs) -> Result<(String, u64)> {
 }
 
 fn references_in_values(ray: &Raylet) -> Result<()> {
-    let parts = vec![ray.put(1u64)?, add.remote(ray, 1, 1)?, ray.put(1u64)?];
+    let parts = vec![ray.put(1u64)?, add::remote(ray, 1, 1)?, ray.put(1u64)?];
     let parts = [parts.clone(), parts].concat();
     let inputs = ray.put(Inputs { label: "six".to_owned(), parts })?;
     // Only the container names them now.
-    assert_eq!(ray.get(&sum_inputs.remote(ray, &inputs)?)?, ("six".to_owned(), 8));
+    assert_eq!(ray.get(&sum_inputs::remote(ray, &inputs)?)?, ("six".to_owned(), 8));
     let inside = ray.get(&inputs)?;
     drop(inputs);
     assert_eq!(ray.get(&inside.parts[1])?, 2);
@@ -285,7 +286,7 @@ fn range(ray: &Raylet, count: u64) -> Result<Vec<ObjectRef<u64>>> {
 }
 
 fn references_in_results(ray: &Raylet) -> Result<()> {
-    let made = range.remote(ray, 1000)?;
+    let made = range::remote(ray, 1000)?;
     let refs = ray.get(&made)?;
     drop(made);
     assert_eq!(ray.get_all(&refs)?, (0..1000).collect::<Vec<u64>>());
@@ -322,14 +323,14 @@ fn batches(ray: &Raylet) -> Result<()> {
     let (once, twice) = (ray.get(&put)?, ray.get(&put)?);
     assert_eq!(numbers(&once).values().as_ptr(), numbers(&twice).values().as_ptr(), "nothing is copied");
     assert_eq!(numbers(&once).values().as_ptr() as usize % 64, 0);
-    assert_eq!(ray.get(&place_of.remote(ray, &put)?)? % 64, 0);
+    assert_eq!(ray.get(&place_of::remote(ray, &put)?)? % 64, 0);
     drop(put);
     assert_eq!(numbers(&once).value(9_999), 9_999, "its buffers hold it");
-    let end = ray.get(&tail.remote(ray, &once, 9_990)?)?;
+    let end = ray.get(&tail::remote(ray, &once, 9_990)?)?;
     assert_eq!(numbers(&end).values()[..], (9_990..10_000).collect::<Vec<i64>>());
-    let table = stack.remote(ray, batch(2), &end)?;
+    let table = stack::remote(ray, batch(2), &end)?;
     assert_eq!(ray.get(&table)?.batches.len(), 2);
-    let error = failure(ray, &tail.remote(ray, batch(1), 2)?);
+    let error = failure(ray, &tail::remote(ray, batch(1), 2)?);
     assert_eq!(error.message(), "too few rows");
     Ok(())
 }
@@ -346,11 +347,11 @@ fn thirds(from: u64, count: u64) -> Vec<u64> {
 }
 
 fn several_results(ray: &Raylet) -> Result<()> {
-    let (first, rest) = split.remote(ray, "two words")?;
+    let (first, rest) = split::remote(ray, "two words")?;
     assert_eq!((ray.get(&first)?, ray.get(&rest)?), ("two".to_owned(), 5));
-    let many: Vec<ObjectRef<u64>> = thirds.remote(ray, 5, 3)?;
+    let many: Vec<ObjectRef<u64>> = thirds::remote(ray, 5, 3)?;
     assert_eq!(ray.get_all(&many)?, [5, 6, 7]);
-    let (first, rest) = split.remote(ray, "one")?;
+    let (first, rest) = split::remote(ray, "one")?;
     assert_eq!(failure(ray, &first).message(), "one word");
     assert_eq!(failure(ray, &rest).message(), "one word");
     Ok(())
@@ -358,7 +359,7 @@ fn several_results(ray: &Raylet) -> Result<()> {
 
 fn wrong_number_of_results(ray: &Raylet) -> Result<()> {
     for count in [2, 4] {
-        let many = thirds.remote(ray, 0, count)?;
+        let many = thirds::remote(ray, 0, count)?;
         assert_eq!(many.len(), 3);
         let error = failure(ray, &many[2]);
         assert_eq!(error.kind(), TaskErrorKind::ResultCount);
@@ -392,7 +393,7 @@ fn wrong_type(ray: &Raylet) -> Result<()> {
     let text = ray.get(&disguise)?.text.ok_or("it reads as text")?;
     let error = ray.get(&text).unwrap_err();
     assert!(matches!(error, FetchError::Value(_)), "{error}");
-    let error = failure(ray, &shout.remote(ray, &text)?);
+    let error = failure(ray, &shout::remote(ray, &text)?);
     assert_eq!(error.kind(), TaskErrorKind::Argument);
     assert!(error.message().contains("`text`"), "{error}");
     Ok(())
@@ -404,12 +405,12 @@ fn shout(text: String) -> String {
 }
 
 fn wait(ray: &Raylet) -> Result<()> {
-    let all: Vec<_> = (0..5).map(|x| echo_number.remote(ray, x)).collect::<Result<_, _>>()?;
+    let all: Vec<_> = (0..5).map(|x| echo_number::remote(ray, x)).collect::<Result<_, _>>()?;
     let (ready, rest) = ray.wait(&all, 5, None)?;
     assert_eq!((ready.len(), rest.len()), (5, 0));
     let (ready, rest) = ray.wait(&all, 2, Some(Duration::ZERO))?;
     assert_eq!((&ready[..], &rest[..]), (&all[..2], &all[2..]), "at most as many as asked for, in order");
-    let failed = half.remote(ray, 1)?;
+    let failed = half::remote(ray, 1)?;
     let (ready, _) = ray.wait(std::slice::from_ref(&failed), 1, None)?;
     assert_eq!(ready, [failed], "an error is ready, too");
     let (ready, rest) = ray.wait::<u64>(&[], 0, None)?;
@@ -424,7 +425,7 @@ fn nonsense(ray: &Raylet) -> Result<()> {
     assert!(matches!(ray.wait(&twice, 1, None), Err(WaitError::Duplicate { first: 0, second: 1 })));
     assert!(matches!(ray.wait(&twice[..1], 2, None), Err(WaitError::Count { count: 2, references: 1 })));
     assert!(matches!(ray.wait(&twice[..1], 0, None), Err(WaitError::Count { count: 0, references: 1 })));
-    let refused = add.options(Options::new().num_cpus(-1)).remote(ray, 1, 1);
+    let refused = add::options(Options::new().num_cpus(-1)).remote(ray, 1, 1);
     assert!(matches!(refused, Err(SubmitError::Options(OptionsError::Amount { .. }))), "{refused:?}");
     Ok(())
 }
@@ -436,32 +437,32 @@ fn patient(x: u64) -> u64 {
 
 fn options(ray: &Raylet) -> Result<()> {
     let options = Options::new().num_cpus(1).resource("tape", 0).memory_bytes(1 << 20).timeout(Duration::from_secs(60));
-    assert_eq!(ray.get(&patient.remote(ray, 1)?)?, 1);
-    assert_eq!(ray.get(&patient.options(options.name("once").max_retries(0)).remote(ray, 2)?)?, 2);
+    assert_eq!(ray.get(&patient::remote(ray, 1)?)?, 1);
+    assert_eq!(ray.get(&patient::options(options.name("once").max_retries(0)).remote(ray, 2)?)?, 2);
     Ok(())
 }
 
 #[remote]
 async fn later(ray: &Raylet, x: u64) -> Result<u64> {
     tokio::time::sleep(Duration::from_millis(1)).await;
-    let same = echo_number.remote(ray, x)?;
+    let same = echo_number::remote(ray, x)?;
     Ok(same.await? + 1)
 }
 
 fn async_functions(ray: &Raylet) -> Result<()> {
-    assert_eq!(ray.get(&later.remote(ray, 1)?)?, 2);
+    assert_eq!(ray.get(&later::remote(ray, 1)?)?, 2);
     // Also where the caller is inside a runtime itself.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        assert_eq!(later.call(ray, 5).await?, 6);
-        assert_eq!(later.remote(ray, 2)?.await?, 3);
+        assert_eq!(later(ray, 5).await?, 6);
+        assert_eq!(later::remote(ray, 2)?.await?, 3);
         Ok(())
     })
 }
 
 fn awaited(ray: &Raylet) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let (sum, odd) = (add.remote(ray, 1, 2)?, half.remote(ray, 1)?);
+    let (sum, odd) = (add::remote(ray, 1, 2)?, half::remote(ray, 1)?);
     runtime.block_on(async {
         assert_eq!((&sum).await?, 3);
         assert_eq!(sum.await?, 3);
@@ -475,11 +476,11 @@ fn objects_end(ray: &Raylet) -> Result<()> {
     store.settle(Duration::from_secs(20));
     let before = store.tally().by_state;
     {
-        let made = range.remote(ray, 100)?;
+        let made = range::remote(ray, 100)?;
         let inputs = Inputs { label: String::new(), parts: ray.get(&made)? };
-        sum_inputs.remote(ray, &inputs)?;
-        let error = half.remote(ray, 1)?;
-        add.remote(ray, &error, 1)?;
+        sum_inputs::remote(ray, &inputs)?;
+        let error = half::remote(ray, 1)?;
+        add::remote(ray, &error, 1)?;
         ray.get(&made)?;
     }
     store.settle(Duration::from_secs(20));
@@ -560,7 +561,7 @@ fn order(ray: &Raylet) -> Result<()> {
     let again = counter.clone();
     assert_eq!(counter, again);
     let calls: Vec<_> = (0..100)
-        .map(|n| if n % 2 == 0 { counter.add(n) } else { again.add(&echo_number.remote(ray, n)?) })
+        .map(|n| if n % 2 == 0 { counter.add(n) } else { again.add(&echo_number::remote(ray, n)?) })
         .collect::<Result<_, _>>()?;
     drop(calls);
     assert_eq!(ray.get(&counter.log()?)?, (0..100).collect::<Vec<u64>>());
@@ -593,7 +594,7 @@ struct Team {
 
 fn handles_travel(ray: &Raylet) -> Result<()> {
     let counter = Counter::remote(ray, 0)?;
-    assert_eq!(ray.get(&count_to.remote(ray, &counter, 10)?)?, 10);
+    assert_eq!(ray.get(&count_to::remote(ray, &counter, 10)?)?, 10);
     let team = ray.put(Team { members: vec![counter, Counter::remote(ray, 7)?] })?;
     // Only the container names them now.
     let team = ray.get(&team)?;
