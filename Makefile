@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help test crash lint loom check-aarch64 demo bench-store soak fuzz clean
+.PHONY: help test crash lint loom check-aarch64 demo bench-store soak fuzz simulate clean
 
 help: ## What there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,6 +35,9 @@ fuzz: ## Ten million inputs for each decoder
 	for target in arrow table spill frame; do \
 	  $(CARGO) run --release -p tests --bin fuzz -- $$target --inputs 10000000 --seed 1 || exit 1; \
 	done
+
+simulate: ## Ten million events of the scheduler, with deaths and stops, its invariants checked after each
+	RAYLET_EVENTS=10000000 $(CARGO) test --release -p raylet-core --test simulation -- --nocapture
 
 clean: ## Remove what building left
 	$(CARGO) clean

@@ -268,7 +268,7 @@ impl Inner {
     #[inline(always)]
     fn fill_entry(&self, slot: u32, id: &ObjectId, size: u64, flags: u32, state: State) -> u64 {
         let party = self.party();
-        self.tables.touch(party.me, slot);
+        debug_assert!(self.tables.has_touched(party.me, slot), "A5: the cell of slot {slot} lies on an unnoted page");
         self.tables.cell(party.me, slot).fetch_add(REFERENCE, Ordering::SeqCst);
         let entry = self.tables.entry(slot);
         let now = self.now_ms();

@@ -409,11 +409,17 @@ impl ActiveSlab {
         self.free.iter().map(|free| free.count_ones()).sum()
     }
 
-    fn activate(party: Party, slab: u32, word: SpanWord) -> Option<ActiveSlab> {
-        let word = party.turn_slab(slab, word, Kind::Active)?;
+    /// A slab that this client has just made active: all its cells lie on one page (A5).
+    fn of(party: Party, slab: u32, word: SpanWord) -> ActiveSlab {
+        party.tables.touch(party.me, slab * SLAB_SLOTS as u32);
         let mut active = ActiveSlab { slab, word, free: [0; 4] };
         active.collect(party);
-        Some(active)
+        active
+    }
+
+    fn activate(party: Party, slab: u32, word: SpanWord) -> Option<ActiveSlab> {
+        let word = party.turn_slab(slab, word, Kind::Active)?;
+        Some(ActiveSlab::of(party, slab, word))
     }
 
     /// Claims a free slab; its slots whose last freer has not finished yet count as taken.
@@ -430,9 +436,7 @@ impl ActiveSlab {
             header.slab_hint.store(u64::from(slab) + 1, Ordering::Relaxed);
             header.slabs_high.fetch_max(u64::from(slab) + 1, Ordering::Relaxed);
             party.begin_slab(slab);
-            let mut active = ActiveSlab { slab, word, free: [0; 4] };
-            active.collect(party);
-            return Some(active);
+            return Some(ActiveSlab::of(party, slab, word));
         }
         None
     }

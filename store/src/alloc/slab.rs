@@ -3,6 +3,9 @@
 //! Invariant **A4**: a slot may be handed out again when its bit is in `freed` *and* its entry's
 //! word says free; the freer sets the bit first and the word last, so while it sleeps in between
 //! the slot waits.
+//!
+//! Invariant **A5**: who activates a slab has first noted the page of its own row on which the slab's cells
+//! lie, so that handing out a slot need not.
 
 use crate::layout::SLAB_SLOTS;
 use crate::layout::chunk::{Kind, NOBODY, SpanWord};

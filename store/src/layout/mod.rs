@@ -42,6 +42,7 @@ pub(crate) const SLAB_SLOTS: u64 = if cfg!(feature = "loom") { 4 } else { 256 };
 pub(crate) const SLAB_WORDS: usize = SLAB_SLOTS.div_ceil(64) as usize;
 /// Hold cells on one page of a row.
 pub(crate) const CELLS_PER_PAGE: u64 = 512;
+const _: () = assert!(CELLS_PER_PAGE.is_multiple_of(SLAB_SLOTS), "A5: the cells of a slab lie on one page");
 /// Granules of a span that one set of chunk bits describes.
 pub(crate) const GRANULES: usize = if cfg!(feature = "loom") { 64 } else { 1024 };
 /// Slots that a 24-bit number can name.
