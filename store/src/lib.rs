@@ -74,8 +74,6 @@ mod list;
 mod make;
 #[cfg(not(feature = "loom"))]
 mod members;
-#[cfg(feature = "loom")]
-mod modelled;
 #[cfg(all(test, feature = "loom"))]
 mod models;
 #[cfg(not(feature = "loom"))]

@@ -13,7 +13,7 @@ mod lists;
 mod memory;
 mod spills;
 
-pub(crate) use crate::modelled::ends_after;
+pub(crate) use store_shm::modelled::ends_after;
 
 use crate::layout::chunk::{Kind, SpanWord};
 use crate::layout::entry::IN_MEMORY;
@@ -36,7 +36,7 @@ pub(crate) fn explore(preemptions: Option<usize>, model: impl Fn() + Send + Sync
         count.fetch_add(1, Relaxed);
         model();
     });
-    eprintln!("{} executions", executions.load(Relaxed));
+    eprintln!("{}: {} executions", std::thread::current().name().unwrap_or_default(), executions.load(Relaxed));
 }
 
 /// Explores a model once for each write before which its client can end. The model says whether

@@ -4,8 +4,6 @@
 //! source that loom explores is the source that ships.
 
 #[cfg(feature = "loom")]
-pub(crate) use crate::modelled::{AtomicU32, AtomicU64};
-#[cfg(feature = "loom")]
 pub(crate) use loom::{
     sync::atomic::{Ordering, fence},
     thread::yield_now,
@@ -15,6 +13,8 @@ pub(crate) use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
     thread::yield_now,
 };
+#[cfg(feature = "loom")]
+pub(crate) use store_shm::modelled::{AtomicU32, AtomicU64};
 
 /// A table of shared words: a checked view of a segment, or plain memory under loom.
 #[cfg(not(feature = "loom"))]

@@ -44,7 +44,7 @@ pub mod gate;
 pub mod liveness;
 pub mod map;
 #[cfg(feature = "loom")]
-mod modelled;
+pub mod modelled;
 pub mod per_process;
 pub mod process;
 pub mod queue;

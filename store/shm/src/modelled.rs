@@ -18,8 +18,7 @@ loom::thread_local! {
 struct Ended;
 
 /// Runs `work`, which ends before write number `writes` (from 0) of this thread; true if it got there.
-#[cfg(test)]
-pub(crate) fn ends_after(writes: u32, work: impl FnOnce()) -> bool {
+pub fn ends_after(writes: u32, work: impl FnOnce()) -> bool {
     LEFT.with(|left| left.set(writes + 1));
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     LEFT.with(|left| left.set(0));
@@ -49,64 +48,104 @@ fn before_write() {
     });
 }
 
-/// As `std`'s, in the methods that queues use.
-///
-/// Loom keeps only the last access of each atomic when it looks for accesses to swap: it does not see
-/// that another thread's load came before a thread's own load and write. So every access first
-/// touches a probe beside the word, by a relaxed read-modify-write that orders nothing; those all
-/// exclude each other.
-#[derive(Debug)]
-pub(crate) struct AtomicU64 {
-    word: loom::sync::atomic::AtomicU64,
-    probe: loom::sync::atomic::AtomicU64,
+macro_rules! modelled {
+    ($name:ident, $number:ty) => {
+        /// As `std`'s, in the methods that protocols use.
+        ///
+        /// Loom keeps only the last access of each atomic when it looks for accesses to swap: it does
+        /// not see that another thread's load came before a thread's own load and write. So every
+        /// access also writes a probe beside the word, and all of those exclude each other. Nobody
+        /// reads the probe, so it orders nothing, fences or not (a read-modify-write would).
+        #[derive(Debug)]
+        pub struct $name {
+            word: loom::sync::atomic::$name,
+            probe: loom::sync::atomic::AtomicU32,
+        }
+
+        #[allow(dead_code)]
+        impl $name {
+            /// A word that has `value`.
+            pub fn new(value: $number) -> $name {
+                $name { word: loom::sync::atomic::$name::new(value), probe: loom::sync::atomic::AtomicU32::new(0) }
+            }
+
+            /// Both are one step: loom switches before the access, never between it and the probe.
+            fn access<T>(&self, access: impl FnOnce(&loom::sync::atomic::$name) -> T) -> T {
+                let outcome = access(&self.word);
+                loom::stop_exploring();
+                self.probe.store(0, Ordering::Relaxed);
+                loom::explore();
+                outcome
+            }
+
+            fn write<T>(&self, access: impl FnOnce(&loom::sync::atomic::$name) -> T) -> T {
+                before_write();
+                self.access(access)
+            }
+
+            /// As `std`'s.
+            pub fn load(&self, order: Ordering) -> $number {
+                self.access(|word| word.load(order))
+            }
+
+            /// As `std`'s.
+            pub fn store(&self, value: $number, order: Ordering) {
+                self.write(|word| word.store(value, order))
+            }
+
+            /// As `std`'s.
+            pub fn swap(&self, value: $number, order: Ordering) -> $number {
+                self.write(|word| word.swap(value, order))
+            }
+
+            /// As `std`'s.
+            pub fn fetch_add(&self, value: $number, order: Ordering) -> $number {
+                self.write(|word| word.fetch_add(value, order))
+            }
+
+            /// As `std`'s.
+            pub fn fetch_or(&self, value: $number, order: Ordering) -> $number {
+                self.write(|word| word.fetch_or(value, order))
+            }
+
+            /// As `std`'s.
+            pub fn fetch_and(&self, value: $number, order: Ordering) -> $number {
+                self.write(|word| word.fetch_and(value, order))
+            }
+
+            /// As `std`'s.
+            pub fn compare_exchange(
+                &self,
+                current: $number,
+                new: $number,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$number, $number> {
+                self.write(|word| word.compare_exchange(current, new, success, failure))
+            }
+
+            /// As `std`'s, but that it never fails for nothing.
+            pub fn compare_exchange_weak(
+                &self,
+                current: $number,
+                new: $number,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$number, $number> {
+                self.compare_exchange(current, new, success, failure)
+            }
+        }
+
+        impl Default for $name {
+            fn default() -> $name {
+                $name::new(0)
+            }
+        }
+    };
 }
 
-impl AtomicU64 {
-    pub(crate) fn new(value: u64) -> AtomicU64 {
-        AtomicU64 { word: loom::sync::atomic::AtomicU64::new(value), probe: loom::sync::atomic::AtomicU64::new(0) }
-    }
-
-    fn touch(&self) -> &loom::sync::atomic::AtomicU64 {
-        self.probe.fetch_add(1, Ordering::Relaxed);
-        &self.word
-    }
-
-    pub(crate) fn load(&self, order: Ordering) -> u64 {
-        self.touch().load(order)
-    }
-
-    pub(crate) fn store(&self, value: u64, order: Ordering) {
-        before_write();
-        self.touch().store(value, order);
-    }
-
-    pub(crate) fn swap(&self, value: u64, order: Ordering) -> u64 {
-        before_write();
-        self.touch().swap(value, order)
-    }
-
-    pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
-        before_write();
-        self.touch().fetch_add(value, order)
-    }
-
-    pub(crate) fn compare_exchange(
-        &self,
-        current: u64,
-        new: u64,
-        success: Ordering,
-        failure: Ordering,
-    ) -> Result<u64, u64> {
-        before_write();
-        self.touch().compare_exchange(current, new, success, failure)
-    }
-}
-
-impl Default for AtomicU64 {
-    fn default() -> AtomicU64 {
-        AtomicU64::new(0)
-    }
-}
+modelled!(AtomicU32, u32);
+modelled!(AtomicU64, u64);
 
 /// Where threads sleep, as in the kernel: comparing and going to sleep are one step under a lock.
 #[derive(Debug)]

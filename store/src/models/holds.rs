@@ -33,7 +33,7 @@ fn read(world: &World, me: u16) {
 
 #[test]
 fn a_pin_against_the_last_release() {
-    explore(None, || {
+    explore(Some(4), || {
         let world = world();
         world.give(2, 1, REFERENCE);
         let reader = start(&world, |world| read(world, 1));
@@ -46,7 +46,7 @@ fn a_pin_against_the_last_release() {
 
 #[test]
 fn a_pin_of_a_known_class_against_the_last_release() {
-    explore(None, || {
+    explore(Some(4), || {
         let world = world();
         // Client 1 held it once: its class is known, its cell is empty.
         world.give(1, 1, 0);
@@ -61,7 +61,7 @@ fn a_pin_of_a_known_class_against_the_last_release() {
 
 #[test]
 fn a_pin_of_a_reference_against_the_release_of_others() {
-    explore(None, || {
+    explore(Some(4), || {
         let world = world();
         world.give(1, 1, REFERENCE);
         world.give(2, 1, REFERENCE);
@@ -82,7 +82,7 @@ fn a_pin_of_a_reference_against_the_release_of_others() {
 
 #[test]
 fn two_last_releases() {
-    explore(None, || {
+    explore(Some(4), || {
         let world = world();
         world.give(1, 1, REFERENCE);
         world.give(2, 1, PIN);
@@ -99,7 +99,7 @@ fn two_last_releases() {
 
 #[test]
 fn two_last_releases_against_a_pin() {
-    explore(Some(2), || {
+    explore(Some(3), || {
         let world = world();
         world.give(1, 1, REFERENCE);
         world.give(2, 1, REFERENCE);
@@ -151,7 +151,7 @@ fn two_releases_in_one_client() {
 
 #[test]
 fn a_hold_and_a_release_in_one_client() {
-    explore(Some(3), || {
+    explore(Some(4), || {
         let world = world();
         world.give(2, 1, REFERENCE);
         let other = start(&world, |world| read(world, 2));
@@ -163,7 +163,7 @@ fn a_hold_and_a_release_in_one_client() {
 
 #[test]
 fn two_threads_of_one_client_against_another() {
-    explore(Some(2), || {
+    explore(Some(3), || {
         let world = world();
         world.give(2, 1, REFERENCE);
         world.give(1, 1, REFERENCE);
@@ -245,7 +245,7 @@ fn a_killed_reader_is_swept_while_others_release() {
 #[test]
 fn a_killed_sweeper_is_swept() {
     for first in 0..12 {
-        explore_ends(Some(1), move |writes| {
+        explore_ends(Some(2), move |writes| {
             let world = world();
             world.give(1, 1, REFERENCE);
             world.give(2, 1, REFERENCE);
@@ -266,7 +266,7 @@ fn a_killed_sweeper_is_swept() {
 
 #[test]
 fn an_eviction_against_a_pin() {
-    explore(None, || {
+    explore(Some(5), || {
         let world = world();
         world.tables.entry(1).flags.store(FLAG_CACHED, Ordering::SeqCst);
         let reader = start(&world, |world| read(world, 1));
@@ -284,7 +284,7 @@ fn an_eviction_against_a_pin() {
 
 #[test]
 fn a_promise_is_kept_or_forsaken() {
-    explore(None, || {
+    explore(Some(4), || {
         let world = world();
         let promised = Snapshot { state: State::Promised, decider: 0, generation: 0 };
         world.tables.entry(1).location.store(0, Ordering::SeqCst);

@@ -67,9 +67,9 @@ fn one_enters_while_its_neighbour_leaves() {
     });
 }
 
-#[test]
-fn one_is_found_while_its_neighbour_leaves_and_comes_back() {
-    explore(Some(2), || {
+/// Slot 2 leaves and comes back under another id, while its neighbour stays and `look` walks the bucket.
+fn walks_while_a_neighbour_comes_back(preemptions: usize, look: fn(&World, Handle)) {
+    explore(Some(preemptions), move || {
         let world = Arc::new(World::new(3, 4, 0));
         let stays = entered(&world, 1, 1, 1);
         entered(&world, 2, 2, 1);
@@ -78,21 +78,41 @@ fn one_is_found_while_its_neighbour_leaves_and_comes_back() {
             // The same slot under another id.
             entered(world, 2, 3, 1);
         });
-        assert_eq!(world.tables.find(&id(1)), Some(stays), "I2: a walk never loses an entry that stays");
-        let found = world.tables.find(&id(2));
-        assert!(found.is_none_or(|handle| handle.generation == 0), "a found entry has the id of its generation");
-        // A life that ended during the walk may be named: whoever holds it finds that it is over.
-        if let Some(found) = world.tables.find(&id(3)) {
-            let held = world.party(2).hold(found, REFERENCE);
-            assert_eq!(held == Held::Value, found.generation == 1, "I1: {found:?} is {held:?}");
-        }
+        look(&world, stays);
         other.join().unwrap();
     });
 }
 
 #[test]
+fn one_is_found_while_its_neighbour_leaves_and_comes_back() {
+    walks_while_a_neighbour_comes_back(2, |world, stays| {
+        assert_eq!(world.tables.find(&id(1)), Some(stays), "I2: a walk never loses an entry that stays");
+    });
+}
+
+#[test]
+fn one_that_leaves_is_found_under_its_own_id() {
+    walks_while_a_neighbour_comes_back(2, |world, _| {
+        let found = world.tables.find(&id(2));
+        assert!(found.is_none_or(|handle| handle.generation == 0), "a found entry has the id of its generation");
+    });
+}
+
+#[test]
+fn one_that_comes_back_is_found_under_its_new_id() {
+    walks_while_a_neighbour_comes_back(2, |world, _| {
+        // A life that ended during the walk may be named: whoever holds it finds that it is over.
+        if let Some(found) = world.tables.find(&id(3)) {
+            let held = world.party(2).hold(found, REFERENCE);
+            assert_eq!(held == Held::Value, found.generation == 1, "I1: {found:?} is {held:?}");
+        }
+    });
+}
+
+#[test]
 fn two_neighbours_leave() {
-    explore(Some(2), || {
+    // Two walks with several values to see at each load: two switches are more than 300,000 executions.
+    explore(Some(1), || {
         let world = Arc::new(World::new(3, 4, 0));
         entered(&world, 1, 1, 1);
         entered(&world, 2, 2, 2);
@@ -109,7 +129,7 @@ fn two_neighbours_leave() {
 
 #[test]
 fn one_leaves_for_good_and_its_id_is_given_again() {
-    explore(Some(2), || {
+    explore(Some(3), || {
         let world = Arc::new(World::new(3, 4, 0));
         entered(&world, 1, 1, 1);
         let other = start(&world, |world| world.party(1).release(1, REFERENCE));
@@ -125,6 +145,7 @@ fn one_leaves_for_good_and_its_id_is_given_again() {
 
 #[test]
 fn a_client_killed_while_an_entry_leaves() {
+    // Two walks again: two switches are more than 670,000 executions.
     explore_ends(Some(1), |writes| {
         let world = Arc::new(World::new(4, 4, 0));
         entered(&world, 1, 1, 1);

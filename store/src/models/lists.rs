@@ -53,7 +53,7 @@ fn two_containers_list_one_child() {
 
 #[test]
 fn one_container_lists_while_another_lets_go() {
-    explore(Some(3), || {
+    explore(Some(4), || {
         let world = Arc::new(world());
         seal(&world, 1);
         world.party(1).release(3, REFERENCE);
@@ -94,7 +94,7 @@ fn a_helper_that_slept_does_not_move_a_later_attempt() {
 
 #[test]
 fn two_containers_let_go_of_one_child() {
-    explore(Some(2), || {
+    explore(Some(3), || {
         let world = Arc::new(world());
         seal(&world, 1);
         seal(&world, 2);
@@ -110,7 +110,7 @@ fn two_containers_let_go_of_one_child() {
 
 #[test]
 fn a_writer_killed_while_it_lists() {
-    explore_ends(Some(2), |writes| {
+    explore_ends(Some(3), |writes| {
         let world = Arc::new(world());
         let killed = start_mortal(&world, writes, |world| seal(world, 1), |world| world.sweep(3, 1));
         seal(&world, 2);
@@ -126,7 +126,7 @@ fn a_writer_killed_while_it_lists() {
 
 #[test]
 fn a_writer_stopped_while_it_lists_holds_nobody_up() {
-    explore_ends(Some(2), |writes| {
+    explore_ends(Some(3), |writes| {
         let world = Arc::new(world());
         let stopped = start_mortal(&world, writes, |world| seal(world, 1), |_| {});
         seal(&world, 2);
@@ -197,7 +197,7 @@ fn a_child_is_swept_before_the_container_that_was_letting_go_of_it() {
 #[test]
 fn the_sweeper_of_a_container_is_killed_too() {
     for first in 0..24 {
-        explore_ends(Some(1), move |writes| {
+        explore_ends(Some(2), move |writes| {
             let world = Arc::new(world());
             seal(&world, 1);
             world.party(1).release(3, REFERENCE);

@@ -17,7 +17,7 @@ fn world(kind: Kind) -> Arc<World> {
 
 #[test]
 fn the_last_free_against_the_owner_taking_a_span_back() {
-    explore(None, || {
+    explore(Some(6), || {
         let world = world(Kind::Small);
         let freer = start(&world, |world| world.party(2).free_block(0, 1));
         let owner = world.party(1);
@@ -45,7 +45,7 @@ fn the_last_free_against_the_owner_letting_a_span_rest() {
 
 #[test]
 fn two_last_frees_give_a_span_back_once() {
-    explore(None, || {
+    explore(Some(6), || {
         let world = world(Kind::Small);
         world.party(1).take_block(0, 1, 1, 2);
         let resting = world.tables.span_word(0);
@@ -105,7 +105,7 @@ fn two_claims_over_bodies_that_were_left_behind() {
 
 #[test]
 fn two_searches_from_both_ends() {
-    explore(Some(3), || {
+    explore(Some(4), || {
         let world = Arc::new(World::new(3, 1, 3));
         let other = {
             let world = Arc::clone(&world);
@@ -204,7 +204,7 @@ fn a_slot_is_handed_out_after_its_freer_is_done() {
 
 #[test]
 fn a_slab_goes_from_hand_to_hand() {
-    explore_ends(Some(3), |writes| {
+    explore_ends(Some(4), |writes| {
         let (world, active, dead) = slab_world();
         let free = move |world: &World| world.party(2).free_slot(1, dead);
         let again = move |world: &World| {

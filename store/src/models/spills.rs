@@ -52,7 +52,7 @@ fn assert_whole(world: &World, moved: bool) {
 
 #[test]
 fn a_spill_against_a_pin() {
-    explore(None, || {
+    explore(Some(6), || {
         let world = world();
         let reader = start(&world, |world| {
             read(world, 2);
@@ -67,7 +67,7 @@ fn a_spill_against_a_pin() {
 
 #[test]
 fn a_spill_against_a_pin_of_a_reference() {
-    explore(None, || {
+    explore(Some(6), || {
         let world = world();
         world.give(2, 1, REFERENCE);
         let reader = start(&world, |world| {
@@ -90,7 +90,7 @@ fn a_spill_against_a_pin_of_a_reference() {
 
 #[test]
 fn a_killed_spiller_against_a_pin() {
-    explore_ends(Some(2), |writes| {
+    explore_ends(Some(3), |writes| {
         let world = world();
         world.give(2, 1, REFERENCE);
         let killed = start_mortal(
