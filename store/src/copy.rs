@@ -4,8 +4,9 @@
 //! copied by several. They take piece after piece, so a thread that comes late, or never, costs
 //! nothing but its share.
 
-use std::num::NonZero;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 /// From here on threads pay: the copy takes ten times as long as starting them.
@@ -13,9 +14,6 @@ const TOGETHER_FROM_BYTES: usize = 8 << 20;
 const PIECE_BYTES: usize = 1 << 20;
 /// More threads add nothing once the memory is busy, and take cores from others.
 const THREADS_MAX: usize = 4;
-
-static THREADS: LazyLock<usize> =
-    LazyLock::new(|| thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX));
 
 /// Copies `from` to `to`, which are of one length.
 #[inline(always)]
@@ -34,12 +32,18 @@ fn copy_together(from: &[u8], to: &mut [u8]) {
         }
     };
     thread::scope(|scope| {
-        for _ in 1..*THREADS {
+        for _ in 1..threads() {
             // Without a thread there are fewer hands.
             let _ = thread::Builder::new().name("store-copy".to_owned()).spawn_scoped(scope, copy_pieces);
         }
         copy_pieces();
     });
+}
+
+/// As many as this thread may use cores now; it may have been bound to one since it last copied.
+fn threads() -> usize {
+    let Ok(cores) = sched_getaffinity(Pid::from_raw(0)) else { return 1 };
+    (0..CpuSet::count()).filter(|&core| cores.is_set(core) == Ok(true)).take(THREADS_MAX).count()
 }
 
 #[cfg(test)]
