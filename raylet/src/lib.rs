@@ -32,6 +32,7 @@ pub mod raylet;
 pub mod session;
 
 mod connection;
+mod guarded;
 mod server;
 mod survey;
 

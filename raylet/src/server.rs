@@ -5,8 +5,8 @@
 
 use crate::connection::Connection;
 use crate::door::Door;
+use crate::guarded::{AbortOnPanic, spawn};
 use raylet_api::message;
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -105,17 +105,6 @@ fn take_in(stream: UnixStream, shared: &Arc<Shared>) {
     spawn(Connection::new(stream, pid, shared.clone()).run());
 }
 
-/// Runs a task whose panic ends the process: tokio would swallow it.
-fn spawn<F>(future: F)
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    tokio::spawn(async move {
-        let _guard = AbortOnPanic;
-        future.await;
-    });
-}
-
 impl Shared {
     /// Asks the store something that may take long, on a thread beside (R2).
     pub(crate) async fn survey<T: Send + 'static>(
@@ -132,17 +121,5 @@ impl Shared {
             let (code, text) = (message::ErrorCode::ShuttingDown, "the raylet is ending");
             message::Error::new(code, text, &[])
         })
-    }
-}
-
-/// Ends the process when a panic passes by: a raylet that lost a task or a thread is worse than one
-/// that is gone, which the next start sweeps.
-struct AbortOnPanic;
-
-impl Drop for AbortOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            std::process::abort();
-        }
     }
 }

@@ -57,7 +57,7 @@ pub(crate) fn register(inner: &Arc<Inner>) {
 impl AtFork for Inner {
     fn before_fork(&self) {
         let party = self.party();
-        if party.me == 0 {
+        if party.is_nobody() {
             return;
         }
         self.forget_unborn();

@@ -337,17 +337,7 @@ mod tests {
         let word = &scribbler.actor.inner.tables.entry(slot).word;
         let before = Snapshot::unpack(word.load(Ordering::SeqCst));
         // `Unloading` is waited for.
-        let states = [
-            State::Free,
-            State::Promised,
-            State::Writing,
-            State::Sealed,
-            State::Condemned,
-            State::Forsaken,
-            State::Spilling,
-            State::Dead,
-        ];
-        for state in states {
+        for state in State::ALL.into_iter().filter(|&state| state != State::Unloading) {
             for decider in [0, scribbler.actor.client().number, scribbler.other.client().number, 3, u16::MAX] {
                 let snapshot = Snapshot { state, decider, ..before };
                 word.store(snapshot.pack(), Ordering::SeqCst);

@@ -106,16 +106,7 @@ impl Store {
     /// A new object of `size` bytes to write in place; unless it is sealed, nothing of it remains.
     pub fn create(&self, size: u64, options: &CreateOptions) -> Result<ObjectWriter, Box<CreateError>> {
         let draft = self.inner.draft(size, options)?;
-        let unsealed = self.inner.unsealed(draft);
-        let references = options.references.to_vec();
-        Ok(ObjectWriter {
-            store: self.clone(),
-            draft,
-            unsealed,
-            _references: references,
-            checksum: options.checksum,
-            is_open: true,
-        })
+        Ok(self.writer(draft, options))
     }
 
     /// The object that somebody promised, by its handle, to write in place; `None` where nobody
@@ -135,10 +126,7 @@ impl Store {
         }
         let id = inner.id_of(promise.slot);
         let Some(draft) = inner.adopt_by_handle(promise, &id, size, options)? else { return Ok(None) };
-        let unsealed = inner.unsealed(draft);
-        let references = options.references.to_vec();
-        let (store, checksum) = (self.clone(), options.checksum);
-        Ok(Some(ObjectWriter { store, draft, unsealed, _references: references, checksum, is_open: true }))
+        Ok(Some(self.writer(draft, options)))
     }
 
     /// Copies `bytes` into the object that somebody promised; otherwise as [`Store::create_for`].
@@ -151,6 +139,12 @@ impl Store {
         let Some(mut writer) = self.create_for(promise, bytes.len() as u64, options)? else { return Ok(None) };
         copy(bytes, &mut writer);
         Ok(Some(writer.seal()))
+    }
+
+    fn writer(&self, draft: Draft, options: &CreateOptions) -> ObjectWriter {
+        let unsealed = self.inner.unsealed(draft);
+        let (references, checksum) = (options.references.to_vec(), options.checksum);
+        ObjectWriter { store: self.clone(), draft, unsealed, _references: references, checksum, is_open: true }
     }
 
     fn finish(&self, draft: Draft, checksum: bool) -> ObjectRef {
@@ -199,7 +193,7 @@ impl Inner {
     #[inline(always)]
     fn begin(&self, size: u64, options: &CreateOptions) -> Result<Draft, Box<CreateError>> {
         let party = self.party();
-        if party.me == 0 || size > self.tables.geometry.capacity_bytes {
+        if party.is_nobody() || size > self.tables.geometry.capacity_bytes {
             return Err(self.refusal(size));
         }
         let mut producer = self.producer();
@@ -221,14 +215,26 @@ impl Inner {
         let block = producer.heap.small_block(party, size, slot);
         drop(producer);
         let handle = Handle { slot, generation };
-        let offset = match block {
-            Some(offset) if options.references.is_empty() => {
-                self.tables.entry(slot).location.store(IN_MEMORY | offset, Ordering::Release);
-                offset
-            }
-            block => self.furnish(handle, size, block, options)?,
-        };
+        let offset = self.place(handle, size, block, options)?;
         Ok(Draft { handle, offset, size })
+    }
+
+    /// Says where a draft lies, if it has its block and needs no list; else gets it what it needs.
+    #[inline(always)]
+    fn place(
+        &self,
+        handle: Handle,
+        size: u64,
+        block: Option<u64>,
+        options: &CreateOptions,
+    ) -> Result<u64, Box<CreateError>> {
+        match block {
+            Some(offset) if options.references.is_empty() => {
+                self.tables.entry(handle.slot).location.store(IN_MEMORY | offset, Ordering::Release);
+                Ok(offset)
+            }
+            block => self.furnish(handle, size, block, options),
+        }
     }
 
     #[cold]
@@ -346,7 +352,7 @@ impl Inner {
         options: &CreateOptions,
     ) -> Result<Option<Draft>, Box<CreateError>> {
         let party = self.party();
-        if party.me == 0 || size > self.tables.geometry.capacity_bytes {
+        if party.is_nobody() || size > self.tables.geometry.capacity_bytes {
             return Err(self.refusal(size));
         }
         let duplicate = || Box::new(CreateError::DuplicateObject { id: *id });
@@ -374,13 +380,7 @@ impl Inner {
         entry.made_ms.store(self.now_ms(), Ordering::Relaxed);
         entry.creator.store(u32::from(party.me), Ordering::Relaxed);
         let block = self.producer().heap.small_block(party, size, found.slot);
-        let offset = match block {
-            Some(offset) if options.references.is_empty() => {
-                entry.location.store(IN_MEMORY | offset, Ordering::Release);
-                offset
-            }
-            block => self.furnish(found, size, block, options)?,
-        };
+        let offset = self.place(found, size, block, options)?;
         Ok(Some(Draft { handle: found, offset, size }))
     }
 

@@ -48,7 +48,7 @@ pub(crate) enum State {
 }
 
 impl State {
-    const ALL: [State; 9] = [
+    pub(crate) const ALL: [State; 9] = [
         State::Free,
         State::Promised,
         State::Writing,

@@ -38,7 +38,11 @@ impl Deadline {
 
     /// What is left; `None` once it has passed.
     pub(crate) fn left(&self) -> Option<Duration> {
-        self.timeout.checked_sub(self.waited()).filter(|left| !left.is_zero())
+        self.left_after(self.waited())
+    }
+
+    fn left_after(&self, waited: Duration) -> Option<Duration> {
+        self.timeout.checked_sub(waited).filter(|left| !left.is_zero())
     }
 }
 
@@ -137,9 +141,7 @@ impl Inner {
                 return Ok(waiting.ready);
             }
             let waited = deadline.waited();
-            let Some(left) = deadline.timeout.checked_sub(waited).filter(|left| !left.is_zero()) else {
-                return Ok(waiting.ready);
-            };
+            let Some(left) = deadline.left_after(waited) else { return Ok(waiting.ready) };
             // By time, not by sleeps: a waiter that is rung all the time has to notice too, and one
             // that is rung once does not pay for it.
             if waited >= look_up_at {

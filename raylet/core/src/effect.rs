@@ -145,8 +145,6 @@ pub enum DeathCause {
     HandlesGone,
     /// Its job is over.
     JobOver,
-    /// The worker that created it is gone before it could be created.
-    CallerGone,
     /// Its placement group was removed.
     GroupRemoved {
         /// The group.

@@ -34,6 +34,7 @@ pub use output::{Line, Stream};
 pub use raylet_api::zygote::{Exit, Refusal, WorkerSpec};
 pub use zygote::{Program, ZygoteError};
 
+use crate::guarded::spawn;
 use raylet_api::zygote::{FORK_FDS, FromZygote, PacketError, ToZygote, encode};
 use std::collections::BTreeMap;
 use std::io;
@@ -493,26 +494,5 @@ fn process_lives(pidfd: &OwnedFd) -> bool {
 fn kill(pidfd: &OwnedFd) {
     if let Err(error) = process::send_signal(pidfd.as_fd(), Signal::SIGKILL) {
         tracing::warn!(%error, "a process could not be killed");
-    }
-}
-
-/// Runs a task whose panic ends the process: a pool that lost one would wait for ever.
-fn spawn<F>(future: F)
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    tokio::spawn(async move {
-        let _guard = AbortOnPanic;
-        future.await;
-    });
-}
-
-struct AbortOnPanic;
-
-impl Drop for AbortOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            std::process::abort();
-        }
     }
 }
