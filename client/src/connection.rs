@@ -121,6 +121,7 @@ fn hello(label: &str) -> Hello {
         start_ticks: process.start_ticks,
         label: label.to_owned(),
         want: Want::Store,
+        ..Hello::default()
     }
 }
 

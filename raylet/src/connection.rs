@@ -175,6 +175,7 @@ impl Connection {
             job: shared.job_count.fetch_add(1, Ordering::Relaxed) + 1,
             spill_directory: Some(shared.spill_directory.clone()),
             raylet_pid: std::process::id(),
+            tasks: None,
         }
     }
 

@@ -5,6 +5,8 @@
 //! This file must not know who runs tasks.
 
 use super::panic::Panic;
+use raylet_api::Failure;
+pub use raylet_api::TaskErrorKind;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
@@ -12,76 +14,35 @@ use store::Encoding;
 
 use crate::value::Form;
 
-/// What kept a task from its result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum TaskErrorKind {
-    /// The function returned an error.
-    Returned,
-    /// The function panicked.
-    Panicked,
-    /// An argument did not decode as its parameter's type.
-    Argument,
-    /// What the function returned could not be stored.
-    Result,
-    /// The function returned another number of results than it declares.
-    ResultCount,
-    /// No such function in the worker's executable.
-    UnknownFunction,
-    /// Somebody cancelled it.
-    Cancelled,
-    /// It was not done in time.
-    TimedOut,
-    /// Its worker died, and its retries are used up.
-    WorkerCrashed,
-    /// Its actor is dead and will not come back.
-    ActorDied,
-    /// Its actor died during the call, and comes back.
-    ActorUnavailable,
-    /// An error of a kind that this version does not know.
-    #[serde(other)]
-    Unknown,
-}
-
-impl TaskErrorKind {
-    fn text(self) -> &'static str {
-        match self {
-            TaskErrorKind::Returned => "returned an error",
-            TaskErrorKind::Panicked => "panicked",
-            TaskErrorKind::Argument => "could not read an argument",
-            TaskErrorKind::Result => "could not store its result",
-            TaskErrorKind::ResultCount => "returned a wrong number of results",
-            TaskErrorKind::UnknownFunction => "is unknown to the worker",
-            TaskErrorKind::Cancelled => "was cancelled",
-            TaskErrorKind::TimedOut => "was not done in time",
-            TaskErrorKind::WorkerCrashed => "lost its worker",
-            TaskErrorKind::ActorDied => "found its actor dead",
-            TaskErrorKind::ActorUnavailable => "lost its actor, which is being restarted: try again",
-            TaskErrorKind::Unknown => "failed",
-        }
+fn text(kind: TaskErrorKind) -> &'static str {
+    match kind {
+        TaskErrorKind::Returned => "returned an error",
+        TaskErrorKind::Panicked => "panicked",
+        TaskErrorKind::Argument => "could not read an argument",
+        TaskErrorKind::Result => "could not store its result",
+        TaskErrorKind::ResultCount => "returned a wrong number of results",
+        TaskErrorKind::UnknownFunction => "is unknown to the worker",
+        TaskErrorKind::Cancelled => "was cancelled",
+        TaskErrorKind::TimedOut => "was not done in time",
+        TaskErrorKind::WorkerCrashed => "lost its worker",
+        TaskErrorKind::ActorDied => "found its actor dead",
+        TaskErrorKind::ActorUnavailable => "lost its actor, which is being restarted: try again",
+        TaskErrorKind::CallerDied => "was never begun, as whoever submitted it is gone",
+        TaskErrorKind::Refused => "cannot run",
+        TaskErrorKind::ObjectLost => "had a value that is lost",
+        _ => "failed",
     }
 }
 
 /// Why a task has no result.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct TaskError(Box<Said>);
-
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Said {
-    kind: TaskErrorKind,
-    function: String,
-    message: String,
-    backtrace: Option<String>,
-    /// Functions that did not run because this stood in an argument's place, the first first.
-    passed: Vec<String>,
-}
+pub struct TaskError(Box<Failure>);
 
 impl TaskError {
     /// An error of the function called `function`.
     pub fn new(kind: TaskErrorKind, function: &str, message: &dyn fmt::Display) -> TaskError {
-        let (function, message) = (function.to_owned(), message.to_string());
-        TaskError(Box::new(Said { kind, function, message, backtrace: None, passed: Vec::new() }))
+        TaskError(Box::new(Failure::new(kind, function, message.to_string())))
     }
 
     pub(crate) fn panicked(function: &str, panic: Panic) -> TaskError {
@@ -123,20 +84,18 @@ impl TaskError {
 
     /// As an object's bytes.
     pub(crate) fn form(&self) -> Form<'static> {
-        let bytes = rmp_serde::to_vec_named(self).expect("text and numbers always encode");
-        Form::Bytes { encoding: Encoding::Error, bytes: Cow::Owned(bytes), references: Vec::new() }
+        Form::Bytes { encoding: Encoding::Error, bytes: Cow::Owned(self.0.to_bytes()), references: Vec::new() }
     }
 
     /// What the bytes of an error object say; whatever they are, it is an error.
     pub(crate) fn from_bytes(bytes: &[u8]) -> TaskError {
-        let read = rmp_serde::from_slice(bytes);
-        read.unwrap_or_else(|error| TaskError::new(TaskErrorKind::Unknown, "a task", &format_args!("{error}")))
+        TaskError(Box::new(Failure::from_bytes(bytes)))
     }
 }
 
 impl fmt::Display for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.0.function, self.0.kind.text(), self.0.message)?;
+        write!(f, "{} {}: {}", self.0.function, text(self.0.kind), self.0.message)?;
         self.0.passed.iter().try_for_each(|function| write!(f, "; so {function} did not run"))
     }
 }

@@ -31,7 +31,7 @@ fn object_id() -> ObjectId {
 #[test]
 fn client_messages_keep_their_bytes() {
     check(
-        Hello { protocol_version: 1, pid: 300, start_ticks: 70_000, label: "driver".into(), want: Want::Store },
+        Hello { protocol_version: 1, pid: 300, start_ticks: 70_000, label: "driver".into(), ..Hello::default() },
         "G.00.00.00.01.00.01.00.85.b0protocol_version.01.a3pid.cd.01.2c.abstart_ticks.ce.00\
          .01.11p.a5label.a6driver.a4want.a5Store",
     );
@@ -54,6 +54,7 @@ fn raylet_messages_keep_their_bytes() {
         job: 4,
         spill_directory: Some("/d".into()),
         raylet_pid: 9,
+        tasks: None,
     };
     check(
         welcome,

@@ -37,6 +37,10 @@
 //! | [`Ending`] | 10 | raylet -> asker | answers `Shutdown` | - | - | - |
 //! | [`Error`] | 11 | raylet -> anyone | instead of a reply | - | - | - |
 //!
+//! A driver and a worker keep the connection as their *control line*; what goes over it has kinds 12
+//! to 51 and stands in [`work`], each with its answer. Neither side waits there for the other's next
+//! message: requests are numbered, and a raylet that is stopped holds up only what it alone can do.
+//!
 //! Bytes that are no frame get one `Error` with `BadFrame`, and that connection is closed; nobody
 //! else notices. A frame that is too long, has a kind nobody knows, or a body that does not decode is
 //! such bytes; a short buffer is not, more may come. A message in the wrong direction gets
@@ -58,17 +62,23 @@
 //! number, `layout_version` in `Welcome`; a client that was built for another one must not map.
 
 pub mod address;
+pub mod failure;
 pub mod frame;
 pub mod ids;
 pub mod message;
+pub mod record;
+pub mod work;
 pub mod zygote;
 
 #[cfg(test)]
 mod golden;
 
+pub use failure::{Failure, TaskErrorKind};
 pub use frame::{Decoder, FRAME_BYTES_MAX, PROTOCOL_VERSION, ProtocolError, encode};
 pub use ids::{ActorId, JobId, ObjectId, TaskId};
 pub use message::*;
+pub use record::{ObjectKey, Record};
+pub use work::*;
 
 /// How many descriptors ride on the first byte of `Welcome`: tables for reading and writing, data
 /// for reading and writing, data for reading only, in this order.

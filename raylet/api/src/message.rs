@@ -5,6 +5,7 @@
 //! file must not know bytes; `frame` does.
 
 use crate::ids::ObjectId;
+use crate::work::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -15,6 +16,10 @@ pub enum Want {
     /// Create and read objects.
     #[default]
     Store,
+    /// That, and have tasks run: the connection stays as the control line.
+    Driver,
+    /// Run tasks: the connection stays as the control line.
+    Worker,
 }
 
 /// A client introduces itself.
@@ -33,12 +38,19 @@ pub struct Hello {
     /// What the client comes for.
     #[serde(default)]
     pub want: Want,
+    /// A worker's number, as the raylet gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<u64>,
+    /// What a driver's workers are started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<ProgramWish>,
 }
 
 /// Bytes of a label that are kept.
 pub const LABEL_BYTES_MAX: usize = 40;
 
-/// The raylet takes a client in. Three descriptors ride on the frame's first byte.
+/// The raylet takes a client in. Three descriptors ride on the frame's first byte; a fourth, of the
+/// segment of queues, for drivers and workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
     /// The client's row in the client table.
@@ -64,6 +76,9 @@ pub struct Welcome {
     /// The raylet's pid, as the raylet sees it.
     #[serde(default)]
     pub raylet_pid: u32,
+    /// The segment of queues, for drivers and workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<TaskSegment>,
 }
 
 /// Asks how the raylet is.
@@ -371,4 +386,44 @@ messages! {
     Shutdown = 9,
     Ending = 10,
     Error = 11,
+    OpenQueue = 12,
+    OpenActorQueue = 13,
+    QueueOpened = 14,
+    WantWorkers = 15,
+    CloseQueue = 16,
+    SubmitTask = 17,
+    CancelTask = 18,
+    Blocked = 19,
+    Woken = 20,
+    CreateActor = 21,
+    ActorCreated = 22,
+    ReleasedActor = 23,
+    KillActor = 24,
+    FindActor = 25,
+    ActorFound = 26,
+    AskActor = 27,
+    CreateGroup = 28,
+    RemoveGroup = 29,
+    Done = 30,
+    Refused = 31,
+    NameFunctions = 32,
+    WorkerReady = 33,
+    Grant = 34,
+    Withdraw = 35,
+    LeaseIdle = 36,
+    LeaseBusy = 37,
+    LeaseReturned = 38,
+    RunTask = 39,
+    TaskDone = 40,
+    InterruptTask = 41,
+    RunActor = 42,
+    ServeQueue = 43,
+    DropQueue = 44,
+    QueueDropped = 45,
+    ActorReady = 46,
+    ActorFailed = 47,
+    EndActor = 48,
+    ActorExited = 49,
+    LogLines = 50,
+    Notice = 51,
 }

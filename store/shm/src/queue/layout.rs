@@ -1,7 +1,7 @@
 //! The bytes of a queue in a segment.
 //!
 //! ```text
-//! offset    0  magic u64 | records u64 | bell u32 | owner u32 | reserved 40
+//! offset    0  magic u64 | records u64 | bell u32 | owner u32 | service u64 | reserved 32
 //!          64  reaped u64 | reserved 56          the owner's line
 //!         128  cursor u64 | reserved 120         the claimers' line
 //!         256  record 0: word u64 | payload 15 x u64
@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The one thing to know: `magic` to `owner` are written once, before anybody else sees the queue;
-//! what they say is checked when a queue is opened, and not read again. All the rest is atomics.
+//! what they say is checked when a queue is opened, and not read again. `service` changes rarely, so
+//! its line is everybody's to read. All the rest is atomics.
 
 #[cfg(not(feature = "loom"))]
 use std::mem::{align_of, offset_of, size_of};
@@ -42,8 +43,10 @@ pub(crate) struct Header {
     /// Low half: which bell its claimers sleep on. High half: the client that submits.
     #[cfg(not(feature = "loom"))]
     pub(crate) bell_and_owner: AtomicU64,
+    /// See [`super::Service`]. Written by whoever gives out claimers, and nobody else.
+    pub(crate) service: AtomicU64,
     #[cfg(not(feature = "loom"))]
-    reserved: [AtomicU64; 5],
+    reserved: [AtomicU64; 4],
     /// Number of the position below which the owner has reaped everything. Written by the owner; never
     /// too high, so a sweep may begin here.
     pub(crate) reaped: AtomicU64,
@@ -71,6 +74,7 @@ const _: () = {
     assert!(align_of::<Header>() == 128);
     assert!(offset_of!(Header, records) == 8);
     assert!(offset_of!(Header, bell_and_owner) == 16);
+    assert!(offset_of!(Header, service) == 24);
     assert!(offset_of!(Header, reaped) == 64);
     assert!(offset_of!(Header, cursor) == 128);
     assert!(size_of::<Record>() == 128);

@@ -18,6 +18,7 @@
 //! | field | written by | while |
 //! | --- | --- | --- |
 //! | payload | owner | the word is empty, or finished and reaped |
+//! | `service` | whoever gives out claimers | always |
 //! | `reaped` | owner | always; only a hint of where to begin |
 //! | `cursor` | claimers and sweepers, by CAS | always; only a hint of where to begin |
 //!
@@ -38,6 +39,11 @@
 //!   killed between being woken and claiming is its sweeper's matter ([`Queue::mend`] rings for all), and
 //!   one that was *stopped* there is the matter of who comes by: the next claimer that is woken
 //!   ([`Claimer::pass_on`]), and whoever waits for a record ([`Queue::nudge`]).
+//!
+//! Whether anybody serves a queue is said by one word ([`Service`]), by the one who gives out
+//! claimers. The owner submits, then looks at it; who gives out claimers stores it, then has the last
+//! claimer look for records (or cancels them itself): so of a record and a service that ends one is
+//! seen. [`Queue::service`] has the fence of the one side, [`Queue::set_service`] that of the other.
 //!
 //! A word that no protocol step leaves is a typed error ([`Broken`]) for whoever needs that record,
 //! and skipped by sweeps; in a ring that stands still, whatever it says, every call ends.
@@ -73,7 +79,7 @@ use thiserror::Error;
 
 use self::cursor::Cursor;
 use self::layout::{Header, Record};
-use crate::sync::{Array, Ordering};
+use crate::sync::{Array, Ordering, fence};
 #[cfg(not(feature = "loom"))]
 use crate::{array::SharedArray, gate::GateError, map::SharedMap};
 
@@ -114,6 +120,17 @@ pub enum QueueError {
         bells: u64,
     },
 }
+
+/// Who claims from a queue, by the word of whoever gives out claimers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// So many claimers; with none of them, the owner has to ask for some.
+    Claimers(u32),
+    /// Nobody, ever again: the owner takes back what it submits.
+    Ended,
+}
+
+const SERVICE_ENDED: u64 = u64::MAX;
 
 /// A queue, as this process sees it.
 #[derive(Clone)]
@@ -302,6 +319,29 @@ impl Queue {
         let before = position.minus(1);
         let is_first = position.number() == 0 && self.record(before).word.load(Ordering::Relaxed) == 0;
         is_first || matches!(self.place(before), Ok(Place::Here(_) | Place::Over(_)))
+    }
+
+    /// Who claims from it; of a record that was submitted before, either this or whoever ends the
+    /// service knows.
+    #[inline]
+    pub fn service(&self) -> Service {
+        // Pairs with the fence in `set_service`.
+        fence(Ordering::SeqCst);
+        match self.header().service.load(Ordering::Relaxed) {
+            SERVICE_ENDED => Service::Ended,
+            claimers => Service::Claimers(u32::try_from(claimers).unwrap_or(u32::MAX)),
+        }
+    }
+
+    /// Says who claims from it: for the one who gives out claimers. Look for records after this, if it
+    /// takes claimers away.
+    pub fn set_service(&self, service: Service) {
+        let word = match service {
+            Service::Claimers(claimers) => u64::from(claimers),
+            Service::Ended => SERVICE_ENDED,
+        };
+        self.header().service.store(word, Ordering::Release);
+        fence(Ordering::SeqCst);
     }
 
     /// Whether some record is queued.
