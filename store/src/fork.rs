@@ -14,7 +14,7 @@ use crate::sync::{Ordering, fence_after_rmw};
 use crate::tables::Party;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use store_shm::fork::AtFork;
 use store_shm::liveness::ProcessId;
@@ -23,7 +23,7 @@ use store_shm::segment::SegmentError;
 /// The number reserved for the child of a fork under way; 0 between forks.
 #[derive(Default)]
 pub(crate) struct Forking {
-    child: AtomicU64,
+    child: AtomicU32,
     /// What `Inner::local` holds is the parent's.
     is_stale: AtomicBool,
     starting: Mutex<()>,
@@ -67,24 +67,23 @@ impl AtFork for Inner {
             return;
         };
         party.copy_row(child.number);
-        let packed = u64::from(child.generation) << 16 | u64::from(child.number);
-        self.fork.child.store(packed, Ordering::SeqCst);
+        self.fork.child.store(child.pack(), Ordering::SeqCst);
         // Without descriptors to spare, a child that dies unborn is swept with this process.
         *self.pipe() = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).ok();
     }
 
     fn after_fork_in_parent(&self) {
-        let client = client_of(self.fork.child.swap(0, Ordering::SeqCst));
+        let client = ClientId::unpack(self.fork.child.swap(0, Ordering::SeqCst));
         if let (Some((pipe, _)), Some(mut unborn)) = (self.pipe().take(), self.unborn()) {
             unborn.push(Unborn { client, pipe });
         }
     }
 
     fn after_fork_in_child(&self) {
-        let child = client_of(self.fork.child.swap(0, Ordering::SeqCst));
+        let child = ClientId::unpack(self.fork.child.swap(0, Ordering::SeqCst));
         let joined = child.number != 0 && self.tables.join(child, ProcessId::current()).is_ok();
-        let number = if joined { child.number } else { 0 };
-        self.me.store(u32::from(number), Ordering::SeqCst);
+        let me = if joined { child } else { ClientId::NOBODY };
+        self.me.store(me.pack(), Ordering::SeqCst);
         // No mapping may be made in here: what is this process' own is made when first needed.
         self.fork.is_stale.store(true, Ordering::SeqCst);
         // Only now: the parent takes the row of a child that hung up before it joined.
@@ -95,10 +94,6 @@ impl AtFork for Inner {
         }
         self.tables.ring_keeper();
     }
-}
-
-fn client_of(packed: u64) -> ClientId {
-    ClientId { number: packed as u16, generation: (packed >> 16) as u16 }
 }
 
 impl Inner {

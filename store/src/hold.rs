@@ -296,15 +296,21 @@ impl Party<'_> {
 
     /// Whether a container lists it or any cell of any client holds it.
     pub(crate) fn is_held(&self, slot: u32) -> bool {
-        self.any_cell(slot, HOLDS) || crate::list::listed_count(self.tables.entry(slot)) > 0
+        self.any_cell(slot, HOLDS, 0) || crate::list::listed_count(self.tables.entry(slot)) > 0
     }
 
     /// Whether any client has a live view of the bytes.
     pub(crate) fn is_pinned(&self, slot: u32) -> bool {
-        self.any_cell(slot, PINS)
+        self.any_cell(slot, PINS, 0)
     }
 
-    fn any_cell(&self, slot: u32, mask: u64) -> bool {
+    /// Whether anybody but the client of that number holds a slot, or a container lists it.
+    pub(crate) fn is_held_besides(&self, slot: u32, client: u16) -> bool {
+        self.any_cell(slot, HOLDS, client) || crate::list::listed_count(self.tables.entry(slot)) > 0
+    }
+
+    /// Whether the cell of any client but `besides` (0: nobody's number) has a bit of the mask.
+    fn any_cell(&self, slot: u32, mask: u64, besides: u16) -> bool {
         let high = self.tables.clients_high();
         let mut classes = self.tables.entry(slot).holders.load(Ordering::SeqCst);
         while classes != 0 {
@@ -313,7 +319,8 @@ impl Party<'_> {
             let mut clients = (class..high).step_by(64).map(|client| client as u16);
             // A page that was never touched is not read: reading it would allocate it.
             if clients.any(|client| {
-                self.tables.has_touched(client, slot)
+                client != besides
+                    && self.tables.has_touched(client, slot)
                     && self.tables.cell(client, slot).load(Ordering::SeqCst) & mask != 0
             }) {
                 return true;

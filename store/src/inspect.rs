@@ -8,8 +8,9 @@ use crate::error::HolderShare;
 use crate::hold::{HOLDS, PIN};
 use crate::layout::chunk::{Back, Kind};
 use crate::layout::client::ClientState;
-use crate::layout::entry::{FLAG_CACHED, FLAG_NAMED, IN_MEMORY, ON_DISK};
+use crate::layout::entry::{FLAG_CACHED, FLAG_NAMED, FLAG_PROMISED, IN_MEMORY, ON_DISK};
 use crate::layout::{CHUNK_BYTES, GRANULES};
+use crate::members::ClientId;
 use crate::object::Encoding;
 use crate::object_id::ObjectId;
 use crate::state::{Snapshot, State};
@@ -69,7 +70,7 @@ pub struct ObjectInfo {
     pub listed: u64,
     /// How many objects it lists.
     pub references: u32,
-    /// The client that made it.
+    /// The client that made it, or makes it; of a promise, the one that promised it.
     pub creator: u16,
     /// How long ago.
     pub age: Duration,
@@ -192,7 +193,10 @@ impl Inner {
             lifetime: lifetime(flags),
             listed: crate::list::listed_count(entry),
             references: entry.children.load(Ordering::SeqCst),
-            creator: entry.creator.load(Ordering::Relaxed) as u16,
+            creator: match before.state {
+                State::Writing => before.decider,
+                _ => ClientId::unpack(entry.creator.load(Ordering::Relaxed)).number,
+            },
             age: Duration::from_millis(u64::from(age_ms)),
             holders: self.holders(slot),
         };
@@ -276,6 +280,38 @@ impl Inner {
     }
 }
 
+impl Inner {
+    pub(crate) fn is_live(&self, handle: Handle) -> bool {
+        if !self.tables.names_entry(handle.slot) {
+            return false;
+        }
+        let word = Snapshot::unpack(self.tables.entry(handle.slot).word.load(Ordering::SeqCst));
+        word.generation == handle.generation && word.lives()
+    }
+
+    fn is_held_besides(&self, handle: Handle, client: ClientId) -> bool {
+        // Of another life of its number nobody is left out.
+        let besides = if self.tables.is_swept(client) { 0 } else { client.number };
+        self.is_live(handle) && self.party().is_held_besides(handle.slot, besides) && self.is_live(handle)
+    }
+
+    /// The object of a slot, if it is a promise of that client which nobody living is keeping.
+    fn open_promise(&self, slot: u32, client: ClientId) -> Option<Handle> {
+        let entry = self.tables.entry(slot);
+        let word = Snapshot::unpack(entry.word.load(Ordering::SeqCst));
+        let is_open = match word.state {
+            State::Promised | State::Forsaken => true,
+            State::Writing => self.tables.ended(word.decider).is_some(),
+            State::Free | State::Dead | State::Sealed | State::Condemned | State::Spilling | State::Unloading => false,
+        };
+        let is_theirs = entry.flags.load(Ordering::SeqCst) & FLAG_PROMISED != 0
+            && entry.creator.load(Ordering::SeqCst) == client.pack();
+        let handle = Handle { slot, generation: word.generation };
+        // Its creator is read in between: it is that of this life of the slot.
+        (is_open && is_theirs && self.is_live(handle)).then_some(handle)
+    }
+}
+
 fn object_state(state: State, location: u64) -> Option<ObjectState> {
     match state {
         State::Free => None,
@@ -338,6 +374,31 @@ impl Store {
         self.inner.tables.clients_in_use().filter_map(info).collect()
     }
 
+    /// Whether the object, sealed or promised, still lives under that generation of its slot. One
+    /// load: it may end before this returns, unless somebody holds it.
+    pub fn is_live(&self, handle: Handle) -> bool {
+        self.inner.is_live(handle)
+    }
+
+    /// Whether anybody but that client holds the object, or a container lists it; not when it is gone.
+    ///
+    /// What the client has in its row counts as its own until it is swept, dead or not; a child that
+    /// it forked is another client. As of some instant during the call: while anybody holds the
+    /// object, others may find it by its handle.
+    pub fn holders_besides(&self, handle: Handle, client: ClientId) -> bool {
+        self.inner.is_held_besides(handle, client)
+    }
+
+    /// What that client promised by handle ([`Store::promise_by_handle`]) and nobody has sealed: a
+    /// promise that a living client is writing right now is not among them. Those that nobody else
+    /// wants are; see [`Store::holders_besides`].
+    ///
+    /// Looks at every object: for who cleans up after a death. Promises by id are not among them:
+    /// whoever has the value keeps those.
+    pub fn promises_of(&self, client: ClientId) -> Vec<Handle> {
+        self.inner.living_slots().filter_map(|slot| self.inner.open_promise(slot, client)).collect()
+    }
+
     /// Who keeps how much.
     pub fn holders(&self) -> Vec<HolderShare> {
         self.inner.holder_shares()
@@ -362,5 +423,88 @@ impl Store {
     #[cfg(any(test, feature = "testing"))]
     pub fn check_invariants(&self) {
         crate::testing::check_invariants(&self.inner);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, CreateOptions, Keeping, ObjectRef};
+    use store_shm::liveness::ProcessId;
+
+    fn small() -> Store {
+        let config = Config { capacity_bytes: 1 << 20, max_clients: 8, keeping: Keeping::Inline, ..Config::default() };
+        Store::in_process(config).expect("a small store")
+    }
+
+    fn joined(store: &Store) -> Store {
+        let client = store.admit(ProcessId::current(), "another").expect("there are numbers");
+        let config = Config { keeping: Keeping::Inline, ..Config::default() };
+        Store::attach(store.segments().expect("descriptors"), client, config).expect("it is admitted")
+    }
+
+    fn promise(store: &Store) -> ObjectRef {
+        store.promise_by_handle(None).expect("there is room")
+    }
+
+    #[test]
+    fn an_object_lives_under_its_generation_only() {
+        let store = small();
+        let object = promise(&store);
+        let handle = object.handle();
+        assert!(store.is_live(handle));
+        drop(store.put_for(handle, b"value", &CreateOptions::default()).expect("there is room"));
+        assert!(store.is_live(handle));
+        assert!(!store.is_live(Handle { generation: handle.generation + 1, ..handle }));
+        drop(object);
+        assert!(!store.is_live(handle) && !store.is_live(Handle { slot: u32::MAX, generation: 0 }));
+    }
+
+    #[test]
+    fn who_else_holds_an_object_is_everybody_but_the_one_named() {
+        let store = small();
+        let other = joined(&store);
+        let (me, them) = (store.client(), other.client());
+        let object = promise(&store);
+        let besides = |client| store.holders_besides(object.handle(), client);
+        assert!(!besides(me) && besides(them));
+        let earlier = ClientId { generation: me.generation.wrapping_sub(1), ..me };
+        assert!(besides(earlier), "another life of the number was taken for this one");
+        let theirs = other.refer(object.handle()).expect("it lives");
+        assert!(besides(me) && besides(them));
+        drop(theirs);
+        let references = [object.clone()];
+        let list = store.put_with(b"", &CreateOptions { references: &references, ..CreateOptions::default() });
+        assert!(besides(me), "a container lists it");
+        drop(list.expect("there is room"));
+        assert!(!besides(me));
+        let handle = object.handle();
+        drop((references, object));
+        assert!(!store.holders_besides(handle, them), "it is gone");
+    }
+
+    #[test]
+    fn an_abandoned_promise_is_its_makers_until_it_is_sealed() {
+        let store = small();
+        let (maker, writer) = (joined(&store), joined(&store));
+        let client = maker.client();
+        let promised: Vec<Handle> = (0..3).map(|_| std::mem::ManuallyDrop::new(promise(&maker)).handle()).collect();
+        std::mem::forget(maker.promise(&ObjectId::new([9; 28])).expect("there is room"));
+        assert_eq!(store.promises_of(client), promised, "and none by id");
+        assert!(store.promises_of(store.client()).is_empty());
+        let options = CreateOptions::default();
+        store.put_for(promised[0], b"sealed", &options).expect("there is room");
+        let writing = writer.create_for(promised[1], 9, &options).expect("there is room");
+        assert_eq!(store.promises_of(client), promised[2..], "a living client writes the other");
+        maker.abandon();
+        std::mem::forget(writing);
+        writer.abandon();
+        assert_eq!(store.promises_of(client), promised[1..], "its writer ended");
+        let kept: Vec<ObjectRef> = promised.iter().filter_map(|&handle| store.refer(handle)).collect();
+        assert_eq!((kept.len(), store.reclaim()), (3, 2));
+        assert_eq!(store.promises_of(client), promised[1..], "both ended");
+        let next = joined(&store);
+        assert_eq!(next.client().number, client.number);
+        assert!(store.promises_of(next.client()).is_empty(), "another life of the number");
     }
 }

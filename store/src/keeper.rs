@@ -10,7 +10,7 @@
 use crate::error::OpenError;
 use crate::layout::CHUNK_BYTES;
 use crate::layout::client::ClientState;
-use crate::reclaim::Sweep;
+use crate::members::ClientId;
 use crate::store::{Inner, Store};
 use crate::sync::Ordering;
 use crate::tables::Tables;
@@ -128,8 +128,7 @@ fn watch(inner: &Weak<Inner>, shared: &Shared) {
         // Watched anew if it is still there in a while: an event comes once, and whoever sweeps it
         // now may die over it.
         shared.forget(&ended);
-        let dead: Vec<u16> = ended.into_iter().filter(|&number| inner.tables.client(number).is_dead()).collect();
-        inner.sweep(&dead);
+        inner.sweep(&ended);
     }
 }
 
@@ -218,13 +217,14 @@ impl Inner {
         keeper == self.party().me || record.read().state == ClientState::Alive && !record.is_dead()
     }
 
-    fn sweep(&self, dead: &[u16]) {
-        if dead.is_empty() {
+    /// Sweeps those of these clients that have ended and that the gate lets through.
+    fn sweep(&self, numbers: &[u16]) {
+        let ended: Vec<ClientId> = numbers.iter().filter_map(|&number| self.tables.ended(number)).collect();
+        let mut sweep = self.begin_sweep(ended);
+        if sweep.clients() == 0 {
             return;
         }
-        let party = self.party();
-        let mut sweep = Sweep::begin(party, dead);
-        while sweep.clients() > 0 && !sweep.step(party) {
+        while !sweep.step(self.party()) {
             thread::yield_now();
         }
         if let Some(directory) = &self.tables.files {

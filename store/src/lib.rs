@@ -42,7 +42,7 @@
 //! | L1-L3 | `list` | references inside objects |
 //! | A1-A4 | `alloc` | spans, blocks, slots |
 //! | P1-P3 | `spill` | disk and back |
-//! | R1-R3 | `reclaim` | the dead |
+//! | R1-R4 | `reclaim` | the dead |
 
 #![cfg_attr(feature = "loom", allow(dead_code, unused_imports, unreachable_pub))]
 
@@ -96,6 +96,8 @@ mod spill_directory;
 mod state;
 #[cfg(not(feature = "loom"))]
 mod store;
+#[cfg(not(feature = "loom"))]
+mod sweep_gate;
 mod sync;
 #[cfg(not(feature = "loom"))]
 mod table;
@@ -120,5 +122,6 @@ pub use self::{
     members::ClientId,
     object::{Encoding, Object, ObjectRef, View},
     store::{Config, CreateOptions, Lifetime, REFERENCES_MAX, Segments, Store},
+    sweep_gate::SweepGate,
     table::BuildBatchError,
 };

@@ -29,7 +29,11 @@ pub(crate) struct Producer {
     task: [u8; 24],
     index: u32,
     random: RandomState,
+    chance: u64,
 }
+
+/// Numbers of what a task puts have this bit; those of its results, which its caller numbers, not.
+const OF_A_PUT: u32 = 1 << 31;
 
 /// An object that is being written: reachable by nobody, or under its id as *not sealed yet*.
 #[derive(Clone, Copy, Debug)]
@@ -41,14 +45,31 @@ pub(crate) struct Draft {
 
 impl Producer {
     pub(crate) fn new(seed: u64, me: u16) -> Producer {
-        let mut producer = Producer { heap: Heap::default(), task: [0; 24], index: 0, random: RandomState::new() };
+        let random = RandomState::new();
+        // With the client: what one process forks begins with the same hashers.
+        let chance = random.hash_one((seed, me, std::process::id()));
+        let mut producer = Producer { heap: Heap::default(), task: [0; 24], index: 0, random, chance };
         producer.next_task(seed, me);
         producer
     }
 
+    /// Derives in the name of the driver's `task` from now on: it puts, and nobody runs it again.
+    pub(crate) fn begin_driver(&mut self, task: [u8; 24]) {
+        (self.task, self.index) = (task, 0);
+    }
+
     /// Derives in the name of `task` from now on.
     pub(crate) fn begin_task(&mut self, task: [u8; 24]) {
-        (self.task, self.index) = (task, 0);
+        self.task = task;
+        self.start_anywhere();
+    }
+
+    /// Goes on from a number that no other attempt at the same task came by, as far as chance goes.
+    fn start_anywhere(&mut self) {
+        // A Weyl sequence from a random start, multiplied and folded.
+        self.chance = self.chance.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let wide = u128::from(self.chance) * 0xD6E8_FEB8_6659_FD93;
+        self.index = OF_A_PUT | (wide >> 64) as u32 ^ wide as u32;
     }
 
     /// A fresh prefix for 2^32 ids: random in its task part, the store's seed in its actor part.
@@ -89,18 +110,57 @@ impl Store {
         if options.id.is_some() {
             let draft = inner.draft(bytes.len() as u64, options)?;
             copy(bytes, inner.unsealed(draft).bytes_mut());
-            return Ok(self.finish(draft, options.checksum));
+            inner.finish(draft, options.checksum);
+            return Ok(ObjectRef::new(inner, draft.handle));
         }
-        // Under a fresh id nobody can wait for it: sealed first, it enters the index whole.
+        let draft = self.put_unfound(bytes, options)?;
+        if !options.by_handle_only && !inner.enter_fresh(draft.handle) {
+            return self.put_elsewhere(draft, bytes, options);
+        }
+        inner.want_warm_after(draft);
+        Ok(ObjectRef::new(inner, draft.handle))
+    }
+
+    /// A sealed object that is in no index yet: under a fresh id nobody can wait for it.
+    #[inline(always)]
+    fn put_unfound(&self, bytes: &[u8], options: &CreateOptions) -> Result<Draft, Box<CreateError>> {
+        let inner = &self.inner;
         let draft = inner.begin(bytes.len() as u64, options)?;
         copy(bytes, inner.unsealed(draft).bytes_mut());
         inner.before_seal(draft, options.checksum, !options.references.is_empty());
         inner.seal_unfound(draft.handle);
-        if !options.by_handle_only && !inner.enter_fresh(draft.handle) {
+        Ok(draft)
+    }
+
+    /// The derived id has been given already, by an earlier attempt at the task or by somebody who
+    /// chose it: the object ends, and is put once more under an id from elsewhere.
+    #[cold]
+    fn put_elsewhere(
+        &self,
+        draft: Draft,
+        bytes: &[u8],
+        options: &CreateOptions,
+    ) -> Result<ObjectRef, Box<CreateError>> {
+        let inner = &self.inner;
+        inner.not_entered(draft.handle);
+        inner.producer().start_anywhere();
+        let draft = self.put_unfound(bytes, options)?;
+        if !inner.enter_fresh(draft.handle) {
             return Err(inner.not_entered(draft.handle));
         }
-        inner.want_warm_after(draft);
         Ok(ObjectRef::new(inner, draft.handle))
+    }
+
+    /// Has what this process puts from now on derive ids in the name of `task`: `task`, then a number
+    /// from 2^31 on, below which its results are numbered.
+    ///
+    /// Ids stay unique where a task runs again, here or elsewhere: each call starts at a random number,
+    /// and a put that finds its id taken takes another. Any thread may call this at any instant; the
+    /// last call wins, and a thread that puts while another is putting derives in the name of a
+    /// random task. So with several tasks at once in one process an id says which process put the
+    /// object, and not for certain which task.
+    pub fn begin_task(&self, task: [u8; 24]) {
+        self.inner.begin_task(task);
     }
 
     /// A new object of `size` bytes to write in place; unless it is sealed, nothing of it remains.
@@ -120,13 +180,8 @@ impl Store {
         size: u64,
         options: &CreateOptions,
     ) -> Result<Option<ObjectWriter>, Box<CreateError>> {
-        let inner = &self.inner;
-        if !inner.tables.names_entry(promise.slot) {
-            return Ok(None);
-        }
-        let id = inner.id_of(promise.slot);
-        let Some(draft) = inner.adopt_by_handle(promise, &id, size, options)? else { return Ok(None) };
-        Ok(Some(self.writer(draft, options)))
+        let draft = self.inner.draft_for(promise, size, options)?;
+        Ok(draft.map(|draft| self.writer(draft, options)))
     }
 
     /// Copies `bytes` into the object that somebody promised; otherwise as [`Store::create_for`].
@@ -136,29 +191,33 @@ impl Store {
         bytes: &[u8],
         options: &CreateOptions,
     ) -> Result<Option<ObjectRef>, Box<CreateError>> {
-        let Some(mut writer) = self.create_for(promise, bytes.len() as u64, options)? else { return Ok(None) };
-        copy(bytes, &mut writer);
-        Ok(Some(writer.seal()))
+        let inner = &self.inner;
+        let Some(draft) = inner.draft_for(promise, bytes.len() as u64, options)? else { return Ok(None) };
+        copy(bytes, inner.unsealed(draft).bytes_mut());
+        inner.finish(draft, options.checksum);
+        Ok(Some(ObjectRef::new(inner, draft.handle)))
     }
 
     fn writer(&self, draft: Draft, options: &CreateOptions) -> ObjectWriter {
         let unsealed = self.inner.unsealed(draft);
         let (references, checksum) = (options.references.to_vec(), options.checksum);
-        ObjectWriter { store: self.clone(), draft, unsealed, _references: references, checksum, is_open: true }
-    }
-
-    fn finish(&self, draft: Draft, checksum: bool) -> ObjectRef {
-        let entry = self.inner.tables.entry(draft.handle.slot);
-        let has_list = entry.children.load(Ordering::Relaxed) != 0;
-        self.inner.before_seal(draft, checksum, has_list);
-        // Always with the bell: its id may be deleted by now, and somebody waits by reference.
-        self.inner.seal_found(draft.handle);
-        self.inner.want_warm_after(draft);
-        ObjectRef::new(&self.inner, draft.handle)
+        let open = Some(Arc::clone(&self.inner));
+        ObjectWriter { open, draft, unsealed, _references: references, checksum }
     }
 }
 
 impl Inner {
+    fn begin_task(&self, task: [u8; 24]) {
+        let first = &self.local().producers[0];
+        loop {
+            // Whoever has it is in the middle of a put.
+            match first.try_take() {
+                Some(mut producer) => return producer.begin_task(task),
+                None => std::thread::yield_now(),
+            }
+        }
+    }
+
     /// Enters a sealed object under the fresh id it was given.
     #[inline]
     fn enter_fresh(&self, handle: Handle) -> bool {
@@ -289,7 +348,7 @@ impl Inner {
         entry.id_index.store(index, Ordering::Relaxed);
         entry.made_ms.store(now, Ordering::Relaxed);
         entry.used_ms.store(now, Ordering::Relaxed);
-        entry.creator.store(u32::from(party.me), Ordering::Relaxed);
+        entry.creator.store(self.client().pack(), Ordering::Relaxed);
         // An earlier life's mark; whoever walked there then sees another generation.
         entry.next.store(0, Ordering::Relaxed);
         let publisher = if flags & FLAG_INDEXED != 0 { PUBLISHED } else { UNPUBLISHED };
@@ -320,30 +379,30 @@ impl Inner {
     }
 
     /// As [`Inner::adopt`], of a promise that may be in no index. `None`: its life is over.
-    fn adopt_by_handle(
+    #[inline(always)]
+    fn draft_for(
         &self,
         promise: Handle,
-        id: &ObjectId,
         size: u64,
         options: &CreateOptions,
     ) -> Result<Option<Draft>, Box<CreateError>> {
-        let entry = self.tables.entry(promise.slot);
         for _ in 0..LOOKS_MAX {
-            let word = Snapshot::unpack(entry.word.load(Ordering::SeqCst));
-            if word.generation != promise.generation || !word.lives() {
+            if !self.is_live(promise) {
                 return Ok(None);
             }
+            let id = self.id_of(promise.slot);
             if self.is_ready(promise) {
-                return Err(Box::new(CreateError::DuplicateObject { id: *id }));
+                return Err(Box::new(CreateError::DuplicateObject { id }));
             }
-            if let Some(draft) = self.adopt(promise, id, size, options)? {
+            if let Some(draft) = self.adopt(promise, &id, size, options)? {
                 return Ok(Some(draft));
             }
         }
-        Err(Box::new(CreateError::DuplicateObject { id: *id }))
+        Err(Box::new(CreateError::DuplicateObject { id: self.id_of(promise.slot) }))
     }
 
     /// Makes somebody's promise this client's to write. `None`: the object ended meanwhile.
+    #[inline(always)]
     fn adopt(
         &self,
         found: Handle,
@@ -355,33 +414,46 @@ impl Inner {
         if party.is_nobody() || size > self.tables.geometry.capacity_bytes {
             return Err(self.refusal(size));
         }
-        let duplicate = || Box::new(CreateError::DuplicateObject { id: *id });
         match party.hold(found, REFERENCE) {
             Held::Gone => return Ok(None),
-            Held::Value => {
-                party.release(found.slot, REFERENCE);
-                // It may have been held by us alone: then it has just ended.
-                let stands = self.tables.find(id) == Some(found);
-                return if stands { Err(duplicate()) } else { Ok(None) };
-            }
+            Held::Value => return self.not_to_adopt(found, id),
             Held::NoValue => {}
         }
         let entry = self.tables.entry(found.slot);
         let promised = Snapshot { state: State::Promised, decider: 0, generation: found.generation };
         let writing = promised.to(State::Writing, party.me);
         if entry.word.compare_exchange(promised.pack(), writing, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-            let is_writing = Snapshot::unpack(entry.word.load(Ordering::SeqCst)).state == State::Writing;
-            party.release(found.slot, REFERENCE);
-            return if is_writing && self.reclaim() == 0 { Err(duplicate()) } else { Ok(None) };
+            return self.not_adopted(found, id);
         }
         entry.size.store(size, Ordering::Relaxed);
-        // Added, not stored: a deleter may set its flag meanwhile.
-        entry.flags.fetch_or(flags_of(options) & !FLAG_INDEXED, Ordering::SeqCst);
+        let flags = flags_of(options) & !FLAG_INDEXED;
+        if flags != 0 {
+            // Added, not stored: a deleter may set its flag meanwhile.
+            entry.flags.fetch_or(flags, Ordering::SeqCst);
+        }
         entry.made_ms.store(self.now_ms(), Ordering::Relaxed);
-        entry.creator.store(u32::from(party.me), Ordering::Relaxed);
         let block = self.producer().heap.small_block(party, size, found.slot);
         let offset = self.place(found, size, block, options)?;
         Ok(Some(Draft { handle: found, offset, size }))
+    }
+
+    /// It has a value: an error, unless it was held by us alone; then it has just ended.
+    #[cold]
+    fn not_to_adopt(&self, found: Handle, id: &ObjectId) -> Result<Option<Draft>, Box<CreateError>> {
+        self.party().release(found.slot, REFERENCE);
+        let stands = self.tables.find(id) == Some(found);
+        if stands { Err(Box::new(CreateError::DuplicateObject { id: *id })) } else { Ok(None) }
+    }
+
+    /// Its word changed: an error, if somebody living writes it now.
+    #[cold]
+    fn not_adopted(&self, found: Handle, id: &ObjectId) -> Result<Option<Draft>, Box<CreateError>> {
+        let party = self.party();
+        let is_writing =
+            Snapshot::unpack(self.tables.entry(found.slot).word.load(Ordering::SeqCst)).state == State::Writing;
+        let is_taken = is_writing && !party.undo_dead_write(found.slot);
+        party.release(found.slot, REFERENCE);
+        if is_taken { Err(Box::new(CreateError::DuplicateObject { id: *id })) } else { Ok(None) }
     }
 
     /// Writes the list of references; what it names is counted at seal.
@@ -416,6 +488,19 @@ impl Inner {
 
     pub(crate) fn unsealed_at(&self, offset: u64, bytes: u64) -> Unsealed {
         Unsealed::over(&self.local().window, offset, bytes).expect("the heap hands out blocks inside the data")
+    }
+
+    /// Everything after the bytes, of an object that others may know.
+    #[inline]
+    fn finish(self: &Arc<Self>, draft: Draft, checksum: bool) {
+        let entry = self.tables.entry(draft.handle.slot);
+        let has_list = entry.children.load(Ordering::Relaxed) != 0;
+        // Only now: should this writer end, the promise is still known for whose it is.
+        entry.creator.store(self.client().pack(), Ordering::Relaxed);
+        self.before_seal(draft, checksum, has_list);
+        // Always with the bell: its id may be deleted by now, and somebody waits by reference.
+        self.seal_found(draft.handle);
+        self.want_warm_after(draft);
     }
 
     /// What is left to do once the bytes stand: the checksum, and counting what is listed.
@@ -493,19 +578,23 @@ fn flags_of(options: &CreateOptions) -> u32 {
 
 /// An object being written in place. Dropped unsealed, it is aborted.
 pub struct ObjectWriter {
-    store: Store,
+    /// `None` once it is sealed: then the reference has it.
+    open: Option<Arc<Inner>>,
     draft: Draft,
     unsealed: Unsealed,
     /// Counted at seal, so held until then (L3).
     _references: Vec<ObjectRef>,
     checksum: bool,
-    is_open: bool,
 }
 
 impl ObjectWriter {
     /// The id the object will have.
     pub fn id(&self) -> ObjectId {
-        self.store.inner.id_of(self.draft.handle.slot)
+        self.inner().id_of(self.draft.handle.slot)
+    }
+
+    fn inner(&self) -> &Inner {
+        self.open.as_ref().expect("only `seal` takes it, and the writer with it")
     }
 
     /// Slot and generation of the entry that the object will have.
@@ -519,11 +608,12 @@ impl ObjectWriter {
     ///
     /// In a child that inherited the writer: the object is its parent's.
     pub fn seal(mut self) -> ObjectRef {
-        let entry = self.store.inner.tables.entry(self.draft.handle.slot);
-        let word = Snapshot::unpack(entry.word.load(Ordering::SeqCst));
-        assert!(word.decider == self.store.inner.party().me, "H4: a forked child cannot seal its parent's object");
-        self.is_open = false;
-        self.store.finish(self.draft, self.checksum)
+        let inner = self.inner();
+        let word = Snapshot::unpack(inner.tables.entry(self.draft.handle.slot).word.load(Ordering::SeqCst));
+        assert!(word.decider == inner.party().me, "H4: a forked child cannot seal its parent's object");
+        let inner = self.open.take().expect("it was there a moment ago");
+        inner.finish(self.draft, self.checksum);
+        ObjectRef::owning(inner, self.draft.handle)
     }
 
     /// Makes the object not exist; the same as dropping the writer.
@@ -531,7 +621,7 @@ impl ObjectWriter {
 
     /// The store knows that these bytes are valid in their encoding: readers need not check.
     pub(crate) fn mark_validated(&self) {
-        self.store.inner.mark_validated(self.draft.handle);
+        self.inner().mark_validated(self.draft.handle);
     }
 }
 
@@ -551,8 +641,33 @@ impl std::ops::DerefMut for ObjectWriter {
 
 impl Drop for ObjectWriter {
     fn drop(&mut self) {
-        if self.is_open {
-            self.store.inner.abort(self.draft.handle);
+        if let Some(inner) = &self.open {
+            inner.abort(self.draft.handle);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Keeping};
+
+    #[test]
+    fn a_put_whose_derived_id_is_taken_takes_another() {
+        let config = Config { capacity_bytes: 1 << 20, max_clients: 8, keeping: Keeping::Inline, ..Config::default() };
+        let store = Store::in_process(config).expect("a small store");
+        store.begin_task([7; 24]);
+        let first = store.put(b"first").expect("there is room");
+        store.inner.producer().index = first.id().index() - 1;
+        let second = store.put(b"second").expect("an id is found");
+        assert_eq!((first.id().task(), second.id().task()), ([7; 24], [7; 24]));
+        assert_ne!(first.id(), second.id());
+        store.inner.producer().index = first.id().index() - 1;
+        let third = store.create(5, &CreateOptions::default()).expect("an id is found").seal();
+        assert!(![first.id(), second.id()].contains(&third.id()));
+        assert_eq!(&*store.view_by_id(&second.id()).expect("it is sealed"), b"second");
+        drop((first, second, third));
+        store.check_invariants();
+        assert!(store.list().is_empty());
     }
 }

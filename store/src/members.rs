@@ -18,6 +18,22 @@ pub struct ClientId {
     pub generation: u16,
 }
 
+impl ClientId {
+    /// Nobody: a forked child that was refused a number of its own.
+    pub(crate) const NOBODY: ClientId = ClientId { number: 0, generation: 0 };
+
+    /// In one word, the number in its low half.
+    #[inline]
+    pub(crate) const fn pack(self) -> u32 {
+        (self.generation as u32) << 16 | self.number as u32
+    }
+
+    #[inline]
+    pub(crate) const fn unpack(word: u32) -> ClientId {
+        ClientId { number: word as u16, generation: (word >> 16) as u16 }
+    }
+}
+
 /// Bytes that a label may have.
 pub(crate) const LABEL_BYTES: usize = 40;
 
@@ -156,6 +172,32 @@ impl Tables {
             let leaving = Identity { state: ClientState::Leaving, ..identity };
             record.identity.store(leaving.pack(), Ordering::SeqCst);
         }
+    }
+
+    /// Which life of this number has ended, by the kernel's word, and is not swept yet.
+    pub(crate) fn ended(&self, number: u16) -> Option<ClientId> {
+        if number == 0 || u64::from(number) >= self.geometry.clients {
+            return None;
+        }
+        let record = self.client(number);
+        let generation = record.read().generation;
+        // The same before and after: what is dead is that life.
+        let is_over = record.is_dead() && record.read().generation == generation;
+        is_over.then_some(ClientId { number, generation })
+    }
+
+    /// Whether that life of a number is over, swept or not.
+    pub(crate) fn has_ended(&self, client: ClientId) -> bool {
+        self.is_swept(client) || self.ended(client.number) == Some(client)
+    }
+
+    /// Whether nothing of that life of a number is left, or there never was one.
+    pub(crate) fn is_swept(&self, client: ClientId) -> bool {
+        if u64::from(client.number) >= self.geometry.clients {
+            return true;
+        }
+        let identity = self.client(client.number).read();
+        identity.state == ClientState::Free || identity.generation != client.generation
     }
 
     /// Numbers in use.

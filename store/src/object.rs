@@ -216,8 +216,14 @@ impl ObjectRef {
     /// Takes over a reference that is in the cell already.
     #[inline]
     pub(crate) fn new(inner: &Arc<Inner>, handle: Handle) -> ObjectRef {
+        ObjectRef::owning(Arc::clone(inner), handle)
+    }
+
+    /// As [`ObjectRef::new`], with the store that somebody needs no more.
+    #[inline]
+    pub(crate) fn owning(inner: Arc<Inner>, handle: Handle) -> ObjectRef {
         let name = u64::from(handle.slot) << TAG_BITS | handle.generation & TAG_MASK;
-        ObjectRef { inner: Arc::clone(inner), name }
+        ObjectRef { inner, name }
     }
 
     /// The id of the object.

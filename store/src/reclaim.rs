@@ -14,14 +14,19 @@
 //! - **R3** Of several sweepers, the one that the record names works; a dead sweeper is replaced.
 //!   The name holds for one life of the swept and one of the sweeper, so neither a number given out
 //!   again is swept by mistake, nor a dead client left to a stranger with its sweeper's number.
+//! - **R4** Where the sweeping process has a gate ([`crate::SweepGate`]), a life of a number is swept
+//!   only after the gate said so of that life. Who gives out claims by client number (records of a
+//!   queue, leases) must be done with a dead client's before it says so: from then on the number is
+//!   given out again, and an old claim would pass for the newcomer's.
 
 use crate::hold::{HOLDS, Work};
 use crate::layout::CELLS_PER_PAGE;
 use crate::layout::chunk::{Back, Kind, NOBODY, SpanWord};
 use crate::layout::client::{ClientState, Identity};
 use crate::layout::entry::IN_MEMORY;
+use crate::members::ClientId;
 use crate::state::{Snapshot, State};
-use crate::sync::Ordering;
+use crate::sync::{Ordering, yield_now};
 use crate::tables::{Party, Tables};
 use std::time::{Duration, Instant};
 
@@ -39,9 +44,11 @@ pub(crate) struct Sweep {
 }
 
 impl Sweep {
-    /// Claims the right to sweep those of `dead` that nobody living sweeps (R1, R3).
-    pub(crate) fn begin(party: Party, dead: &[u16]) -> Sweep {
-        let dead = dead.iter().copied().filter(|&client| party.may_sweep(client)).collect();
+    /// Claims the right to sweep those of `dead` that nobody living sweeps (R1, R3). Only for who
+    /// asked the gate about each: see [`crate::store::Inner::begin_sweep`].
+    pub(crate) fn begin(party: Party, dead: &[ClientId]) -> Sweep {
+        let claimed = dead.iter().filter(|&&client| party.may_sweep(client));
+        let dead = claimed.map(|client| client.number).collect();
         Sweep { dead, row: 0, word: 0, is_memory_done: false, holds: 0 }
     }
 
@@ -94,8 +101,8 @@ impl Sweep {
 
 impl Tables {
     /// Clients in use whose process has ended, or that left.
-    pub(crate) fn dead_clients(&self) -> Vec<u16> {
-        self.clients_in_use().filter(|&number| self.client(number).is_dead()).collect()
+    pub(crate) fn dead_clients(&self) -> Vec<ClientId> {
+        self.clients_in_use().filter_map(|number| self.ended(number)).collect()
     }
 
     /// The number may be given out again (R2).
@@ -117,12 +124,12 @@ impl Tables {
 
 impl Party<'_> {
     /// Names this client as the sweeper of a dead one, in place of nobody or of a dead sweeper.
-    fn may_sweep(&self, client: u16) -> bool {
-        let record = self.tables.client(client);
-        if client == self.me || !record.is_dead() {
+    fn may_sweep(&self, client: ClientId) -> bool {
+        let ClientId { number, generation: swept } = client;
+        if number == self.me || self.tables.ended(number) != Some(client) {
             return false;
         }
-        let swept = record.read().generation;
+        let record = self.tables.client(number);
         let before = record.sweeper.load(Ordering::SeqCst);
         let mine = self.sweeper_word(swept);
         if self.is_swept_by(before, swept)
@@ -137,6 +144,29 @@ impl Party<'_> {
             let _ = record.sweeper.compare_exchange(mine, 0, Ordering::SeqCst, Ordering::SeqCst);
         }
         is_still_there
+    }
+
+    /// Takes back what a dead client was writing in a slot before its sweep comes there, which a gate
+    /// may hold up: who makes the same object need not wait. The caller holds the object. False where
+    /// the writer lives; else the word may have changed by now.
+    pub(crate) fn undo_dead_write(&self, slot: u32) -> bool {
+        let word = &self.tables.entry(slot).word;
+        let Some(dead) = self.tables.ended(Snapshot::unpack(word.load(Ordering::SeqCst)).decider) else {
+            return false;
+        };
+        if !self.may_sweep(dead) {
+            // Somebody sweeps it, and comes to this slot.
+            yield_now();
+            return true;
+        }
+        // While this client is named as the sweeper, the dead one's number has no other life (R3).
+        self.undo_write_of(slot, dead.number);
+        let mine = self.sweeper_word(dead.generation);
+        let sweeper = &self.tables.client(dead.number).sweeper;
+        let _ = sweeper.compare_exchange(mine, 0, Ordering::SeqCst, Ordering::SeqCst);
+        // A sweeper that came meanwhile went away again.
+        self.tables.ring_keeper();
+        true
     }
 
     fn sweeper_word(&self, swept: u16) -> u64 {
@@ -254,7 +284,6 @@ impl Party<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::members::ClientId;
     use crate::{Config, Keeping, Store};
     use store_shm::liveness::ProcessId;
 
@@ -278,14 +307,14 @@ mod tests {
     #[test]
     fn one_sweeper_at_a_time_sweeps_a_dead_client() {
         let store = store();
-        let (dead, other) = (dead(&store), living(&store));
+        let (dead, living_client) = (dead(&store), living(&store));
         let party = store.inner.party();
-        let other = Party { tables: party.tables, me: other.number };
-        assert!(!party.may_sweep(other.me), "R1: it lives");
-        assert!(other.may_sweep(dead.number));
-        assert!(!party.may_sweep(dead.number) && !other.may_sweep(dead.number), "R3");
+        let other = Party { tables: party.tables, me: living_client.number };
+        assert!(!party.may_sweep(living_client), "R1: it lives");
+        assert!(other.may_sweep(dead));
+        assert!(!party.may_sweep(dead) && !other.may_sweep(dead), "R3");
         party.tables.release_number(dead.number);
-        assert!(!party.may_sweep(dead.number), "R1: nobody has the number");
+        assert!(!party.may_sweep(dead), "R1: nobody has the number");
     }
 
     #[test]
@@ -293,14 +322,39 @@ mod tests {
         let store = store();
         let (dead, sweeper) = (dead(&store), living(&store));
         let party = store.inner.party();
-        assert!(Party { tables: party.tables, me: sweeper.number }.may_sweep(dead.number));
+        assert!(Party { tables: party.tables, me: sweeper.number }.may_sweep(dead));
         // The sweeper ends in the middle of it, is swept itself, and its number has a new owner.
         party.tables.leave(sweeper.number);
-        let mut sweep = Sweep::begin(party, &[sweeper.number]);
+        let mut sweep = Sweep::begin(party, &[sweeper]);
         while !sweep.step(party) {}
         let successor = living(&store);
         assert_eq!(successor.number, sweeper.number);
-        assert!(party.may_sweep(dead.number), "R3");
+        assert!(party.may_sweep(dead), "R3");
+    }
+
+    #[test]
+    fn what_a_dead_client_was_writing_is_taken_back_before_its_sweep() {
+        let store = store();
+        let (dead, living) = (dead(&store), living(&store));
+        let promise = store.promise_by_handle(None).expect("there is room");
+        let (slot, party) = (promise.handle().slot, store.inner.party());
+        let writing = |by: ClientId| {
+            let word = &party.tables.entry(slot).word;
+            let now = Snapshot::unpack(word.load(Ordering::SeqCst));
+            word.store(now.to(State::Writing, by.number), Ordering::SeqCst);
+        };
+        writing(living);
+        assert!(store.put_for(promise.handle(), b"no", &Default::default()).is_err(), "R1: its writer lives");
+        writing(dead);
+        let other = Party { tables: party.tables, me: living.number };
+        assert!(other.may_sweep(dead));
+        assert!(store.put_for(promise.handle(), b"no", &Default::default()).is_err(), "R3: another sweeps it");
+        party.tables.leave(living.number);
+        let put = store.put_for(promise.handle(), b"yes", &Default::default());
+        assert!(matches!(put, Ok(Some(_))), "{put:?}");
+        assert_eq!(&*store.view(&promise).expect("it is sealed"), b"yes");
+        assert_eq!(store.unswept_clients(), 2, "nobody was swept");
+        assert_eq!(store.reclaim(), 2, "R3: it is left to a sweeper");
     }
 
     #[test]

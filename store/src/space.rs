@@ -11,7 +11,6 @@ use crate::error::{CreateError, HolderShare};
 use crate::keeper::Keeping;
 use crate::layout::CHUNK_BYTES;
 use crate::layout::entry::FLAG_CACHED;
-use crate::reclaim::Sweep;
 use crate::state::{Snapshot, State};
 use crate::store::Inner;
 use crate::sync::Ordering;
@@ -189,15 +188,24 @@ impl Inner {
         slot.ok_or_else(|| CreateError::TooManyObjects { slots: self.tables.geometry.slots }.into())
     }
 
-    /// Sweeps every dead client, here and now.
+    /// Sweeps every dead client, here and now, or has the daemon do it.
     pub(crate) fn reclaim(&self) -> usize {
         self.forget_unborn();
         self.drop_detours();
-        let dead = self.tables.dead_clients();
-        let mut sweep = Sweep::begin(self.party(), &dead);
+        let swept = if self.leaves_sweeping() { self.have_swept() } else { self.sweep_all() };
+        self.free_what_was_left_empty();
+        swept
+    }
+
+    fn have_swept(&self) -> usize {
+        self.tables.ring_keeper();
+        0
+    }
+
+    fn sweep_all(&self) -> usize {
+        let mut sweep = self.begin_sweep(self.tables.dead_clients());
         let swept = sweep.clients();
         while swept > 0 && !sweep.step(self.party()) {}
-        self.free_what_was_left_empty();
         swept
     }
 

@@ -9,7 +9,7 @@ use crate::detour::Copy;
 use crate::error::{CreateError, GetError, LayoutError, OpenError};
 use crate::hold::{Held, REFERENCE};
 use crate::keeper::{Keeper, Keeping};
-use crate::layout::entry::{FLAG_CACHED, FLAG_DELETED, FLAG_INDEXED, FLAG_NAMED, FLAG_VALIDATED};
+use crate::layout::entry::{FLAG_CACHED, FLAG_DELETED, FLAG_INDEXED, FLAG_NAMED, FLAG_PROMISED, FLAG_VALIDATED};
 use crate::layout::{CLIENTS_MAX, Geometry};
 use crate::make::LOOKS_MAX;
 use crate::make::Producer;
@@ -17,6 +17,7 @@ use crate::members::ClientId;
 use crate::object::{Encoding, Object, ObjectRef};
 use crate::object_id::ObjectId;
 use crate::spill_directory::SpillDirectory;
+use crate::sweep_gate::{Gate, SweepGate};
 use crate::sync::Ordering;
 use crate::tables::{Handle, Party, Tables};
 use crate::wait::Deadline;
@@ -53,9 +54,13 @@ pub struct Config {
     pub create_timeout: Duration,
     /// Who sweeps, spills and warms.
     pub keeping: Keeping,
-    /// The task in whose name this process derives ids, from number 1 on; `None`: a random one. What
-    /// it forks derives in random ones.
+    /// The driver's task, in whose name this process derives ids, from number 1 on; `None`: a random
+    /// one. What it forks derives in random ones. A worker's: [`Store::begin_task`].
     pub task: Option<[u8; 24]>,
+    /// Asked by every path on which this process sweeps, for each client that ended, before its
+    /// holds are given back and its number is given out again; `None`: always yes. Clients that join
+    /// with [`Keeping::Daemon`] leave sweeping to the keeper while it lives, and so to its gate.
+    pub gate: Option<Arc<dyn SweepGate>>,
 }
 
 impl Default for Config {
@@ -68,6 +73,7 @@ impl Default for Config {
             create_timeout: Duration::from_secs(30),
             keeping: Keeping::Threads,
             task: None,
+            gate: None,
         }
     }
 }
@@ -122,7 +128,7 @@ pub struct Store {
 
 /// What this process keeps for itself; a forked child starts with its own.
 pub(crate) struct Local {
-    producers: [Turn<Producer>; PRODUCERS],
+    pub(crate) producers: [Turn<Producer>; PRODUCERS],
     pub(crate) window: Window,
     pub(crate) keeper: Mutex<Option<Keeper>>,
     /// One thread of a process spills at a time: two would bear the same name in a word.
@@ -133,7 +139,9 @@ pub(crate) struct Local {
 
 pub(crate) struct Inner {
     pub(crate) tables: Tables,
+    /// Number and generation ([`ClientId::pack`]); 0: nobody.
     pub(crate) me: AtomicU32,
+    pub(crate) gate: Option<Gate>,
     pub(crate) local: PerProcess<Local>,
     pub(crate) segment: Memfd,
     pub(crate) data: Memfd,
@@ -209,11 +217,12 @@ impl Store {
         if let Some(task) = config.task
             && let Some(mut first) = local.producers[0].try_take()
         {
-            first.begin_task(task);
+            first.begin_driver(task);
         }
         let inner = Arc::new(Inner {
             tables,
-            me: AtomicU32::new(u32::from(client.number)),
+            me: AtomicU32::new(client.pack()),
+            gate: config.gate.map(|asked| Gate { of: client, asked }),
             local: PerProcess::new(local),
             segment,
             data,
@@ -255,8 +264,7 @@ impl Store {
 
     /// This client's number.
     pub fn client(&self) -> ClientId {
-        let number = self.inner.party().me;
-        ClientId { number, generation: self.inner.tables.client(number).read().generation }
+        self.inner.client()
     }
 
     /// Sizes of the store's tables.
@@ -350,7 +358,7 @@ impl Store {
     /// A reference to a new object without a value that only handles name: whoever is told its
     /// handle makes it with [`Store::create_for`]. Under a derived id unless one is given.
     pub fn promise_by_handle(&self, id: Option<&ObjectId>) -> Result<ObjectRef, Box<CreateError>> {
-        let handle = self.inner.promised(id, 0)?;
+        let handle = self.inner.promised(id, FLAG_PROMISED)?;
         Ok(ObjectRef::new(&self.inner, handle))
     }
 
@@ -398,7 +406,8 @@ impl Store {
     /// Gives back what dead clients held, now and in this thread; how many clients were swept.
     ///
     /// With threads keeping the store this happens by itself; survivors without any call it when
-    /// they like, and slow paths do.
+    /// they like, and slow paths do. Whom the gate holds back is left for later; a client of a
+    /// daemon that lives rings it and sweeps nobody.
     pub fn reclaim(&self) -> usize {
         self.inner.reclaim()
     }
@@ -408,6 +417,11 @@ impl Inner {
     #[inline(always)]
     pub(crate) fn party(&self) -> Party<'_> {
         Party { tables: &self.tables, me: self.me.load(Ordering::Relaxed) as u16 }
+    }
+
+    #[inline(always)]
+    pub(crate) fn client(&self) -> ClientId {
+        ClientId::unpack(self.me.load(Ordering::Relaxed))
     }
 
     /// Milliseconds since the store was made.

@@ -63,6 +63,22 @@ impl Party<'_> {
         }
     }
 
+    /// As [`Party::take_over`], of nothing but a write.
+    pub(crate) fn undo_write_of(&self, slot: u32, dead: u16) {
+        let word = &self.tables.entry(slot).word;
+        let before = word.load(Ordering::SeqCst);
+        let snapshot = Snapshot::unpack(before);
+        let mine = snapshot.to(State::Writing, self.me);
+        if snapshot.state == State::Writing
+            && snapshot.decider == dead
+            && word.compare_exchange(before, mine, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        {
+            let mut work = Work::new();
+            self.undo_write(slot, &mut work);
+            self.decide_all(work);
+        }
+    }
+
     /// From writing in this client's name back to promised: what was written is given back.
     /// Repeatable from any point.
     pub(crate) fn undo_write(&self, slot: u32, work: &mut Work) {

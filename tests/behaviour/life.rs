@@ -4,7 +4,7 @@ use crate::common::{MIB, check_nothing_is_left, filled, small, under};
 use std::collections::HashSet;
 use std::thread;
 use std::time::{Duration, Instant};
-use store::{CreateError, CreateOptions, Encoding, GetError, Lifetime, ObjectId, ObjectState, Store};
+use store::{CreateError, CreateOptions, Encoding, GetError, Lifetime, ObjectId, ObjectRef, ObjectState, Store};
 use tests::Unboxed;
 use tests::alone;
 use tests::process::Child;
@@ -213,6 +213,27 @@ fn an_object_may_take_the_whole_store() {
 const IDS_EACH: usize = 2000;
 
 /// Objects without a value of their own, whose ids are those that `store` derives here and now.
+#[test]
+fn puts_of_a_task_have_its_name_and_ids_that_no_other_attempt_gave() {
+    const PUTS: usize = 300;
+    let store = small(4 * MIB);
+    let task = [5; 24];
+    let mut kept = Vec::new();
+    for _attempt in 0..8 {
+        store.begin_task(task);
+        kept.extend((0..PUTS).map(|_| store.put(b"of a task").expect("there is room")));
+        let result = ObjectId::of_task(task, 1);
+        let promise = store.promise_by_handle(Some(&result)).expect("there is room");
+        kept.extend(store.put_for(promise.handle(), b"result", &CreateOptions::default()).expect("it is promised"));
+        assert!(kept.iter().rev().take(PUTS + 1).all(|object| object.id().task() == task));
+    }
+    let puts: Vec<ObjectId> = kept.iter().map(ObjectRef::id).filter(|id| id.index() != 1).collect();
+    assert!(puts.iter().all(|id| id.index() >= 1 << 31), "a number that a result may have");
+    assert_eq!(puts.iter().collect::<HashSet<_>>().len(), 8 * PUTS, "an id was derived twice");
+    drop(kept);
+    check_empty(&store);
+}
+
 fn derived_ids(store: &Store) -> Vec<ObjectId> {
     let objects: Vec<_> = (0..IDS_EACH).map(|_| store.put(b"").expect("there is room")).collect();
     objects.iter().map(|object| object.id()).collect()

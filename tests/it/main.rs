@@ -4,6 +4,7 @@
 //! must not step through instructions: the crash tests do.
 
 mod crowd;
+mod gate;
 mod lightning;
 mod no_system_call;
 mod small_shm;

@@ -132,6 +132,16 @@ impl Fresh {
     }
 }
 
+/// Sets a variable of this process, which may have threads by now: for what only the environment can
+/// tell foreign code, such as which GPUs are its own.
+pub fn set_variable(name: &str, value: &str) {
+    // SAFETY: (1) all Rust code reads the environment under the lock that this takes; (2) C code that
+    // reads it at this very instant finds the old value or the new one, as the C library frees
+    // neither; (3) what it may move is the table, so the caller is between two calls of user code,
+    // and a thread that this left behind reads no variables all the time.
+    unsafe { std::env::set_var(name, value) };
+}
+
 fn open_null() -> Result<OwnedFd, ProcessError> {
     let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
     nix::fcntl::open("/dev/null", flags, nix::sys::stat::Mode::empty()).map_err(system("open /dev/null"))

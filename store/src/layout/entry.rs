@@ -7,7 +7,7 @@
 //!  24 holders     bit c % 64: a client of that class ever held this generation
 //!  32 waiters     bit c % 64: a client of that class waits for the value
 //!  40 listed      how many containers list it, and whose change is under way (`list.rs`)
-//!  48 flags       encoding, lifetime, indexed, validated, on disk, deleted
+//!  48 flags       encoding, lifetime, indexed, validated, on disk, deleted, promised by handle
 //!  52 checksum    crc32 of the value, where asked for
 //!  56 next        index chain: the next entry, marked when this one leaves
 //!  64 id          28 bytes, in words
@@ -16,7 +16,7 @@
 //! 104 cursor      how far its list is counted (`list.rs`)
 //! 112 made_ms     when it was created, store time
 //! 116 used_ms     when somebody last took a hold from cold, store time
-//! 120 creator     the client that made it, for people
+//! 120 creator     a client, generation 16 | number 16: who promised it; once sealed, who made it
 //! 124 publisher   who enters it into the index (`publish.rs`)
 //! ```
 //!
@@ -88,6 +88,8 @@ pub(crate) const FLAG_DELETED: u32 = 1 << 12;
 pub(crate) const FLAG_CHECKSUM: u32 = 1 << 13;
 /// Lives until its name is dropped.
 pub(crate) const FLAG_NAMED: u32 = 1 << 14;
+/// Its creator promised it by handle, to whoever refers to it.
+pub(crate) const FLAG_PROMISED: u32 = 1 << 15;
 
 impl Entry {
     /// The id, as four words; a reader checks the generation afterwards.

@@ -33,7 +33,7 @@ use crate::error::LayoutError;
 /// "RAYLETS1" read as little-endian bytes.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"RAYLETS1");
 /// Grows with every change of a byte that two processes both read.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 /// Bytes of data that are granted, claimed and given back as one.
 pub const CHUNK_BYTES: u64 = 64 << 10;
 /// Entries in one slab of slots.
