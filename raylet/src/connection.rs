@@ -1,13 +1,15 @@
 //! One connection: frames in, answers out, and the admission of a client that has not joined yet.
 //!
-//! The one thing to know: the connection matters to its client only until the client has joined the
-//! store; its end before that takes the admission back, its end afterwards says nothing (R1). This
-//! file must not know what a client holds.
+//! The one thing to know: the connection matters to a client of the store only until the client has
+//! joined; its end before that takes the admission back, its end afterwards says nothing (R1). A driver
+//! or worker keeps it as its control line. This file must not know what a client holds.
 
+use crate::schedule::{self, Input, Joined, executable_of};
 use crate::server::Shared;
 use crate::survey;
 use raylet_api::frame::{self, Decoder, PROTOCOL_VERSION, ProtocolError};
 use raylet_api::message::*;
+use raylet_api::{TASK_DESCRIPTORS, WELCOME_DESCRIPTORS};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -28,12 +30,14 @@ pub(crate) struct Connection {
     peer_pid: Option<u32>,
     /// The client that was admitted over this connection.
     client: Option<ClientId>,
+    /// What it asked for where that needs the connection for its life.
+    control: Option<(schedule::LineId, schedule::Outbound, schedule::Inbound)>,
     shared: Arc<Shared>,
 }
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
+pub(crate) enum Ended {
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
     #[error(transparent)]
@@ -44,7 +48,7 @@ impl Connection {
     pub(crate) fn new(stream: UnixStream, peer_pid: Option<u32>, shared: Arc<Shared>) -> Connection {
         shared.connection_count.fetch_add(1, Ordering::Relaxed);
         let peer_pid = peer_pid.filter(|&pid| pid != 0);
-        Connection { stream, decoder: Decoder::new(), peer_pid, client: None, shared }
+        Connection { stream, decoder: Decoder::new(), peer_pid, client: None, control: None, shared }
     }
 
     /// Serves the connection to its end.
@@ -63,12 +67,30 @@ impl Connection {
         loop {
             while let Some(message) = self.decoder.next_message()? {
                 self.answer(message).await?;
+                if self.control.is_some() {
+                    return self.serve_control().await;
+                }
             }
             match self.stream.read(&mut bytes).await? {
                 0 => return Ok(()),
                 count => self.decoder.extend(&bytes[..count]),
             }
         }
+    }
+
+    /// From the greeting on, the connection is the client's control line.
+    async fn serve_control(&mut self) -> Result<(), Ended> {
+        let Some((line, outbound, mut inbound)) = self.control.take() else { return Ok(()) };
+        let ends = (line, &outbound, &mut inbound);
+        let ended = schedule::serve(&mut self.stream, &mut self.decoder, &self.shared, ends).await;
+        self.close_control(line).await;
+        ended
+    }
+
+    /// The scheduler hears of the end, and whether anybody had joined by then.
+    async fn close_control(&mut self, line: schedule::LineId) {
+        let has_never_joined = self.client.take().is_some_and(|client| self.shared.store.dismiss(client));
+        self.shared.desk.tell(Input::Closed { line, has_never_joined }).await;
     }
 
     /// Bad bytes: one error to the peer, then this connection is over and nothing else (R5).
@@ -89,33 +111,45 @@ impl Connection {
         self.shared.door.counters().requests.fetch_add(1, Ordering::Relaxed);
         match message {
             Message::Hello(hello) => self.hello(hello).await,
-            Message::Status(_) => {
-                let store = self.shared.survey(survey::status).await;
-                let status = store.map(|store| self.status(store));
-                self.send_or_refuse(status).await
-            }
-            Message::ListObjects(page) => {
-                let (cursor, count) = (page.cursor, page_count(page.count_max));
-                let page = move |store: &_| survey::objects(store, cursor, count);
-                let page = self.shared.survey(page).await;
-                self.send_or_refuse(page).await
-            }
-            Message::ListClients(page) => {
-                let (cursor, count) = (page.cursor, page_count(page.count_max));
-                let page = move |store: &_| survey::clients(store, cursor, count);
-                let page = self.shared.survey(page).await;
-                self.send_or_refuse(page).await
-            }
             Message::Shutdown(_) => self.shut_down().await,
-            other => self.send(unexpected(&other)).await,
+            other => match question(&self.shared, other).await {
+                Ok(reply) => self.send(reply).await,
+                Err(other) => self.send(unexpected(&other)).await,
+            },
         }
     }
 
     async fn hello(&mut self, hello: Hello) -> Result<(), Ended> {
         match self.admit(&hello).await {
-            Ok(welcome) => self.send_welcome(welcome).await,
+            Ok(welcome) if hello.want == Want::Store => self.send_welcome(welcome).await,
+            Ok(welcome) => self.begin_control(hello, welcome).await,
             Err(error) => self.send(error).await,
         }
+    }
+
+    /// The scheduler knows of a driver or worker before that can say anything.
+    async fn begin_control(&mut self, hello: Hello, welcome: Welcome) -> Result<(), Ended> {
+        let (line, (out, inbound)) = (self.shared.desk.new_line(), schedule::pair());
+        let Some(client) = self.client else { return Ok(()) };
+        let joined = Joined {
+            line,
+            client,
+            pid: hello.pid,
+            job: welcome.job,
+            want: hello.want,
+            worker: hello.worker,
+            program: hello.program.unwrap_or_default(),
+            executable: executable_of(hello.pid).filter(|_| hello.want == Want::Driver),
+            out: out.clone(),
+        };
+        self.shared.desk.tell(Input::Joined(Box::new(joined))).await;
+        let welcome = Welcome { tasks: Some(self.shared.desk.tasks()), ..welcome };
+        let sent = self.send_welcome(welcome).await;
+        match sent {
+            Ok(()) => self.control = Some((line, out, inbound)),
+            Err(_) => self.close_control(line).await,
+        }
+        sent
     }
 
     /// Reserves a number for the peer's process; the store's keeper watches it from here on.
@@ -130,11 +164,15 @@ impl Connection {
         }
         let process = self.peer_process(hello)?;
         let label = cut_label(&hello.label);
-        let client = match self.shared.store.admit(process, label) {
+        let admit = || match hello.want {
+            Want::Store => self.shared.store.admit(process, label),
+            _ => self.shared.desk.gate.admit(|| self.shared.store.admit(process, label)),
+        };
+        let client = match admit() {
             // The keeper may not have got to those who just died.
             Err(OpenError::TooManyClients { .. }) => {
                 self.shared.survey(store::Store::reclaim).await?;
-                self.shared.store.admit(process, label)
+                admit()
             }
             admitted => admitted,
         };
@@ -143,7 +181,7 @@ impl Connection {
         let counters = self.shared.door.counters();
         counters.clients_admitted.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(pid = process.pid, label, number = client.number, "a client came in");
-        Ok(self.welcome(client))
+        Ok(self.welcome(client, hello))
     }
 
     /// The peer's process, by the kernel's word. The tables name processes by pid, so the peer has to
@@ -162,7 +200,7 @@ impl Connection {
         }
     }
 
-    fn welcome(&self, client: ClientId) -> Welcome {
+    fn welcome(&self, client: ClientId, hello: &Hello) -> Welcome {
         let (shared, geometry) = (&self.shared, self.shared.store.geometry());
         Welcome {
             client_index: client.number.into(),
@@ -172,37 +210,36 @@ impl Connection {
             slot_count: geometry.slots,
             max_clients: geometry.clients as u32 - 1,
             layout_version: store::LAYOUT_VERSION,
-            job: shared.job_count.fetch_add(1, Ordering::Relaxed) + 1,
+            job: self.job(hello),
             spill_directory: Some(shared.spill_directory.clone()),
             raylet_pid: std::process::id(),
             tasks: None,
+            timeline: shared.timeline,
+        }
+    }
+
+    /// A job of its own for everybody but workers, who are of their driver's.
+    fn job(&self, hello: &Hello) -> u32 {
+        match (hello.want, hello.worker) {
+            (Want::Worker, Some(worker)) => self.shared.desk.worker_jobs.of(worker),
+            _ => self.shared.job_count.fetch_add(1, Ordering::Relaxed) + 1,
         }
     }
 
     /// Sends the greeting, the descriptors on its first byte.
     async fn send_welcome(&mut self, welcome: Welcome) -> Result<(), Ended> {
+        let tasks = welcome.tasks;
         let bytes = frame::encode(&welcome.into())?;
         let (stream, segments) = (&self.stream, &self.shared.segments);
-        let fds = [segments.tables.as_fd(), segments.data.as_fd(), segments.data_read_only.as_fd()];
+        let fds = [&segments.tables, &segments.data, &segments.data_read_only, &self.shared.desk.segment];
+        let fds = fds.map(AsFd::as_fd);
+        let count = if tasks.is_some() { TASK_DESCRIPTORS } else { WELCOME_DESCRIPTORS };
         let sent = stream.async_io(Interest::WRITABLE, || {
-            let sent = store_shm::fd::send_fds(stream.as_fd(), &bytes, &fds);
+            let sent = store_shm::fd::send_fds(stream.as_fd(), &bytes, &fds[..count]);
             sent.map_err(send_error)
         });
         let sent = sent.await?;
         Ok(self.stream.write_all(&bytes[sent..]).await?)
-    }
-
-    fn status(&self, store: StoreStatus) -> StatusReply {
-        let (shared, relaxed) = (&self.shared, Ordering::Relaxed);
-        StatusReply {
-            session: shared.session.clone(),
-            session_id: shared.session_id.clone(),
-            raylet_pid: std::process::id(),
-            uptime_ms: shared.started.elapsed().as_millis() as u64,
-            connection_count: shared.connection_count.load(relaxed),
-            bad_connection_count: shared.door.counters().bad_connections.load(relaxed),
-            store,
-        }
     }
 
     async fn shut_down(&mut self) -> Result<(), Ended> {
@@ -211,13 +248,6 @@ impl Connection {
         tracing::info!(pid = ?self.peer_pid, "asked to end");
         self.shared.end.notify_one();
         sent
-    }
-
-    async fn send_or_refuse(&mut self, outcome: Result<impl Into<Message>, Error>) -> Result<(), Ended> {
-        match outcome {
-            Ok(reply) => self.send(reply).await,
-            Err(error) => self.send(error).await,
-        }
     }
 
     async fn send(&mut self, message: impl Into<Message>) -> Result<(), Ended> {
@@ -234,6 +264,49 @@ impl Drop for Connection {
         {
             tracing::debug!(number = client.number, "a client never joined");
         }
+    }
+}
+
+/// Answers what anybody may ask about the whole; gives back what is no such question.
+pub(crate) async fn question(shared: &Arc<Shared>, message: Message) -> Result<Message, Message> {
+    let reply = match message {
+        Message::Status(_) => {
+            let store = shared.survey(survey::status).await;
+            store.map(|store| Message::from(status(shared, store)))
+        }
+        Message::ListObjects(page) => {
+            let (cursor, count) = (page.cursor, page_count(page.count_max));
+            shared.survey(move |store| survey::objects(store, cursor, count)).await.map(Message::from)
+        }
+        Message::ListClients(page) => {
+            let (cursor, count) = (page.cursor, page_count(page.count_max));
+            shared.survey(move |store| survey::clients(store, cursor, count)).await.map(Message::from)
+        }
+        what @ (Message::ListTasks(_)
+        | Message::ListActors(_)
+        | Message::ListWorkers(_)
+        | Message::ListGroups(_)
+        | Message::Summary(_)
+        | Message::Timeline(_)) => {
+            let ending = || Error::new(ErrorCode::ShuttingDown, "the raylet is ending", &[]);
+            shared.desk.ask(what).await.ok_or_else(ending)
+        }
+        other => return Err(other),
+    };
+    Ok(reply.unwrap_or_else(Message::from))
+}
+
+fn status(shared: &Shared, store: StoreStatus) -> StatusReply {
+    let relaxed = Ordering::Relaxed;
+    StatusReply {
+        session: shared.session.clone(),
+        session_id: shared.session_id.clone(),
+        raylet_pid: std::process::id(),
+        uptime_ms: shared.started.elapsed().as_millis() as u64,
+        connection_count: shared.connection_count.load(relaxed),
+        bad_connection_count: shared.door.counters().bad_connections.load(relaxed),
+        store,
+        metrics_port: shared.metrics_port,
     }
 }
 
@@ -263,7 +336,7 @@ fn admit_error(error: &OpenError) -> Error {
     }
 }
 
-fn unexpected(message: &Message) -> Error {
+pub(crate) fn unexpected(message: &Message) -> Error {
     let text = format!("a raylet takes no {}", message.name());
     let numbers = [("kind", u64::from(message.kind()))];
     Error::new(ErrorCode::UnexpectedMessage, text, &numbers)

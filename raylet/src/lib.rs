@@ -33,7 +33,12 @@ pub mod session;
 
 mod connection;
 mod guarded;
+mod logs;
+mod metrics;
+mod schedule;
 mod server;
 mod survey;
+mod timeline;
 
+pub use schedule::QueuesError;
 pub use raylet::{Config, Ender, Raylet, StartError};

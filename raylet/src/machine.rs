@@ -3,6 +3,8 @@
 //! The one thing to know: every number is optional, because containers hide files. This file must
 //! not judge; `cli::doctor` does.
 
+use raylet_core::Resources;
+use raylet_core::resources::Amount;
 use std::path::Path;
 
 /// The share of memory a store takes where nobody says otherwise, in percent: Ray's.
@@ -17,6 +19,26 @@ pub fn default_capacity_bytes() -> u64 {
     (share & !((1 << 20) - 1)).max(CAPACITY_BYTES_MIN)
 }
 
+/// What tasks may have where nobody says otherwise: the processors and GPUs that this process may use,
+/// and the memory that the store leaves.
+pub fn default_resources(capacity_bytes: u64) -> Resources {
+    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
+    let limits = [total_memory_bytes(), cgroup_memory_bytes()];
+    let memory_bytes = limits.into_iter().flatten().min().unwrap_or(1 << 30).saturating_sub(capacity_bytes);
+    let gpus = Amount::whole(gpu_names().len() as u32);
+    Resources::cpus(Amount::whole(cpus)).with_gpus(gpus).with_memory(memory_bytes)
+}
+
+/// The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them.
+pub fn gpu_names() -> Vec<String> {
+    if let Ok(visible) = std::env::var("CUDA_VISIBLE_DEVICES") {
+        let names = visible.split(',').map(str::trim).filter(|name| !name.is_empty() && *name != "-1");
+        return names.map(str::to_owned).collect();
+    }
+    let count = std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, |gpus| gpus.flatten().count());
+    (0..count).map(|index| index.to_string()).collect()
+}
+
 /// The machine's memory.
 pub fn total_memory_bytes() -> Option<u64> {
     let text = read("/proc/meminfo")?;
@@ -29,6 +51,29 @@ pub fn total_memory_bytes() -> Option<u64> {
 pub fn cgroup_memory_bytes() -> Option<u64> {
     let groups = read("/proc/self/cgroup")?;
     groups.lines().filter_map(limit_of_group).min()
+}
+
+/// The smallest number of processes that our control group and those above it allow.
+pub fn cgroup_process_count() -> Option<u64> {
+    unified_files("pids.max").filter_map(|text| text.trim().parse().ok()).min()
+}
+
+/// How many processors' time our control group may use, where that is limited.
+pub fn cgroup_cpus() -> Option<f64> {
+    let quotas = unified_files("cpu.max").filter_map(|text| {
+        let (quota, period) = text.trim().split_once(' ')?;
+        Some(quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?)
+    });
+    quotas.reduce(f64::min)
+}
+
+/// The texts of a file of our control group and of those above it, version 2.
+fn unified_files(file: &str) -> impl Iterator<Item = String> {
+    let groups = read("/proc/self/cgroup").unwrap_or_default();
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned();
+    let groups = Path::new(&group).ancestors().filter_map(|path| path.strip_prefix("/").ok().map(Path::to_owned));
+    let paths: Vec<_> = groups.map(|group| Path::new("/sys/fs/cgroup").join(group).join(file)).collect();
+    paths.into_iter().filter_map(|path| std::fs::read_to_string(path).ok())
 }
 
 /// One line of `/proc/self/cgroup`: `<number>:<controllers>:<path>`; no controllers means version 2.

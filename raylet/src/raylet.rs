@@ -4,9 +4,13 @@
 //! standard stream and can run inside another program. It must not know the command line.
 
 use crate::door::{Door, DoorError, DoorState};
-use crate::server::{self, Shared};
+use crate::schedule::{Desk, Gate, QueuesError, Scheduler, Setup};
+use crate::metrics;
+use crate::server::{self, Listening, Shared};
 use crate::session::{Session, SessionError};
 use raylet_api::{JobId, TaskId, address};
+use raylet_core::Resources;
+use raylet_core::resources::BadResources;
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -33,17 +37,30 @@ pub struct Config {
     pub is_driver: bool,
     /// Where the spill directory is made; `None` lets the session choose.
     pub spill_parent: Option<PathBuf>,
+    /// What tasks and actors may have of the machine.
+    pub resources: Resources,
+    /// Limits and spans of the scheduler, among them how many workers there may be.
+    pub scheduler: raylet_core::Config,
+    /// Serve metrics on this port of 127.0.0.1; 0 takes a free one.
+    pub metrics_port: Option<u16>,
+    /// Remember what runs when; `RAYLET_TIMELINE=1` in the environment of this process as well.
+    pub timeline: bool,
 }
 
 impl Default for Config {
     fn default() -> Config {
+        let capacity_bytes = crate::machine::default_capacity_bytes();
         Config {
             base: address::base_directory(),
             session: address::DEFAULT_SESSION.to_owned(),
-            capacity_bytes: crate::machine::default_capacity_bytes(),
+            capacity_bytes,
             max_clients: DEFAULT_MAX_CLIENTS,
             is_driver: false,
             spill_parent: None,
+            resources: crate::machine::default_resources(capacity_bytes),
+            scheduler: raylet_core::Config::default(),
+            metrics_port: None,
+            timeline: std::env::var("RAYLET_TIMELINE").is_ok_and(|value| value == "1" || value == "true"),
         }
     }
 }
@@ -89,6 +106,36 @@ pub enum StartError {
         /// The system's word.
         source: io::Error,
     },
+    /// The queues of tasks cannot be made.
+    #[error("the queues of tasks cannot be made")]
+    Queues {
+        /// What went wrong.
+        #[from]
+        source: QueuesError,
+    },
+    /// A machine cannot have so much of something.
+    #[error("the machine's resources")]
+    Resources {
+        /// What cannot be.
+        #[from]
+        source: BadResources,
+    },
+    /// The port for metrics cannot be had.
+    #[error("port {port} of 127.0.0.1 for metrics")]
+    Metrics {
+        /// The port, as it was asked for.
+        port: u16,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// Files for what workers write cannot be made.
+    #[error("the directory for what workers write, {}", path.display())]
+    Logs {
+        /// The directory.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
     /// A thread cannot be started.
     #[error("a thread cannot be started")]
     Thread {
@@ -124,10 +171,15 @@ impl Raylet {
     pub fn start(config: &Config) -> Result<Raylet, StartError> {
         let spill_parent = config.spill_parent.as_deref();
         let session = Session::acquire(&config.base, &config.session, spill_parent)?;
-        let store = make_store(config, &session)?;
+        let (gate, dead) = Gate::new();
+        let gate = Arc::new(gate);
+        let store = make_store(config, &session, gate.clone())?;
         let door = Door::create(&session.record().door, session.id(), store.geometry().capacity_bytes)?;
         let segments = store.segments()?;
         let listener = bind(&session.socket_path())?;
+        let directory = session.directory().to_str().expect("a session has text for a path").to_owned();
+        let scheduler = Scheduler::new(Setup { config, store: store.clone(), gate, dead, directory })?;
+        let metrics = config.metrics_port.map(bind_metrics).transpose()?;
         // From here on the drop of `raylet` ends what runs.
         let mut raylet = Raylet {
             socket_thread: None,
@@ -137,7 +189,8 @@ impl Raylet {
             door: Arc::new(door),
             session,
         };
-        raylet.serve(listener, segments)?;
+        let listening = Listening { socket: listener, metrics };
+        raylet.serve(config, listening, segments, scheduler)?;
         Ok(raylet)
     }
 
@@ -170,13 +223,20 @@ impl Raylet {
         }
     }
 
-    fn serve(&mut self, listener: UnixListener, segments: Segments) -> Result<(), StartError> {
+    fn serve(
+        &mut self,
+        config: &Config,
+        listening: Listening,
+        segments: Segments,
+        (scheduler, desk): (Scheduler, Desk),
+    ) -> Result<(), StartError> {
         let record = self.session.record();
         let spill_directory = record.spill_directory.to_str();
         let shared = Arc::new(Shared {
             store: self.store.clone(),
             segments,
             door: self.door.clone(),
+            desk,
             session: self.session.name().to_owned(),
             session_id: record.session_id.clone(),
             spill_directory: spill_directory.expect("a session has text for a path").to_owned(),
@@ -184,9 +244,11 @@ impl Raylet {
             connection_count: AtomicU64::new(0),
             job_count: self.job_count.clone(),
             end: self.end.clone(),
+            metrics_port: listening.metrics.as_ref().map(|(_, port)| *port),
+            timeline: config.timeline,
         });
         let thread = std::thread::Builder::new().name("raylet-socket".to_owned());
-        let thread = thread.spawn(move || server::run(listener, shared));
+        let thread = thread.spawn(move || server::run(listening, shared, scheduler));
         self.socket_thread = Some(thread.map_err(|source| StartError::Thread { source })?);
         Ok(())
     }
@@ -212,7 +274,7 @@ impl Drop for Raylet {
 }
 
 /// The store of a session, kept by threads of this process.
-fn make_store(config: &Config, session: &Session) -> Result<Store, OpenError> {
+fn make_store(config: &Config, session: &Session, gate: Arc<Gate>) -> Result<Store, OpenError> {
     let max_clients = config.max_clients.clamp(1, MAX_CLIENTS_LIMIT);
     Store::in_process(store::Config {
         capacity_bytes: config.capacity_bytes,
@@ -221,8 +283,13 @@ fn make_store(config: &Config, session: &Session) -> Result<Store, OpenError> {
         task: config.is_driver.then(|| *TaskId::driver(FIRST_JOB).as_bytes()),
         spill_directory: Some(session.spill_directory().to_owned()),
         keeping: Keeping::Threads,
+        gate: Some(gate),
         ..store::Config::default()
     })
+}
+
+fn bind_metrics(port: u16) -> Result<(std::net::TcpListener, u16), StartError> {
+    metrics::bind(port).map_err(|source| StartError::Metrics { port, source })
 }
 
 /// Binds the socket, however long its path. The session's directory keeps others out.

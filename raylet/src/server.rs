@@ -3,10 +3,13 @@
 //! The one thing to know: everything here runs on one thread of one small runtime, and what may
 //! take long goes to a thread beside it (R2). This file must not read frames; `connection` does.
 
-use crate::connection::Connection;
+use crate::connection::{Connection, question};
 use crate::door::Door;
 use crate::guarded::{AbortOnPanic, spawn};
-use raylet_api::message;
+use crate::metrics;
+use crate::schedule::{Desk, Scheduler};
+use raylet_api::inside::Summary;
+use raylet_api::message::{self, Message, Status};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -31,6 +34,8 @@ pub(crate) struct Shared {
     /// What a client is handed, made once.
     pub(crate) segments: Segments,
     pub(crate) door: Arc<Door>,
+    /// Where drivers and workers turn to.
+    pub(crate) desk: Desk,
     pub(crate) session: String,
     pub(crate) session_id: String,
     pub(crate) spill_directory: String,
@@ -41,19 +46,36 @@ pub(crate) struct Shared {
     pub(crate) job_count: Arc<AtomicU32>,
     /// Told when somebody asks the raylet to end.
     pub(crate) end: Arc<Notify>,
+    /// Where metrics are to be had.
+    pub(crate) metrics_port: Option<u16>,
+    /// What runs is remembered.
+    pub(crate) timeline: bool,
 }
 
-/// Runs the socket until `shared.end` is notified.
-pub(crate) fn run(listener: std::os::unix::net::UnixListener, shared: Arc<Shared>) -> io::Result<()> {
+/// What is listened on.
+pub(crate) struct Listening {
+    pub(crate) socket: std::os::unix::net::UnixListener,
+    /// Where metrics are asked for, and its port.
+    pub(crate) metrics: Option<(std::net::TcpListener, u16)>,
+}
+
+/// Runs socket and scheduler until `shared.end` is notified; then every worker is ended.
+pub(crate) fn run(
+    listening: Listening,
+    shared: Arc<Shared>,
+    scheduler: Scheduler,
+) -> io::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().max_blocking_threads(SURVEY_THREADS_MAX).enable_all().build()?;
     runtime.block_on(async {
-        let listener = UnixListener::from_std(listener)?;
+        let listener = UnixListener::from_std(listening.socket)?;
         let end = shared.end.clone();
         tokio::select! {
             () = end.notified() => {}
             () = accept_all(&listener, &shared) => {}
             () = write_door(&shared) => {}
+            () = scheduler.run() => {}
+            served = serve_metrics(listening.metrics, &shared) => served?,
         }
         Ok(())
     })
@@ -69,6 +91,19 @@ async fn accept_all(listener: &UnixListener, shared: &Arc<Shared>) {
             }
         }
     }
+}
+
+/// Answers who asks for metrics, if anybody may; never ends but by an error.
+async fn serve_metrics(listener: Option<(std::net::TcpListener, u16)>, shared: &Arc<Shared>) -> io::Result<()> {
+    let Some((listener, _)) = listener else { return std::future::pending().await };
+    let shared = shared.clone();
+    metrics::serve(listener, move || metrics_page(shared.clone())).await
+}
+
+async fn metrics_page(shared: Arc<Shared>) -> Option<String> {
+    let Ok(Message::StatusReply(status)) = question(&shared, Status {}.into()).await else { return None };
+    let Ok(Message::SummaryReply(summary)) = question(&shared, Summary {}.into()).await else { return None };
+    Some(metrics::text(&status, &summary))
 }
 
 /// Keeps the store's numbers in the door fresh.

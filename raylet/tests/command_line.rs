@@ -1,4 +1,4 @@
-//! The executable: start, status, memory, doctor, stop, as a shell sees them.
+//! The executable as a shell sees it, with a raylet that has nothing to do.
 //!
 //! The one thing to know: each test has a session directory of its own, and whatever it started is
 //! ended when the test is, even by a failure. Nothing sleeps: `start` returns when the raylet serves,
@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use raylet::ask::Asker;
 use raylet::session::{self, Record};
 use raylet_api::message::{Message, Status};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -55,6 +56,13 @@ impl Shell {
             0 => out,
             _ => err,
         }
+    }
+
+    /// What a command that must succeed prints for programs.
+    #[track_caller]
+    fn json(&self, words: &[&str]) -> serde_json::Value {
+        let words: Vec<&str> = words.iter().copied().chain(["--format", "json"]).collect();
+        serde_json::from_str(&self.check(&words, 0)).unwrap()
     }
 
     fn record(&self, session: &str) -> Option<Record> {
@@ -119,8 +127,10 @@ fn a_second_start_says_who_runs() {
 #[test]
 fn commands_without_a_raylet_say_so() {
     let shell = Shell::new();
-    for command in ["status", "memory", "stop"] {
-        let said = shell.check(&[command], 3);
+    let commands = ["status", "memory", "stop", "list tasks", "summary objects", "logs", "timeline -o -"];
+    for command in commands {
+        let words: Vec<_> = command.split(' ').collect();
+        let said = shell.check(&words, 3);
         assert!(said.starts_with("raylet: no raylet runs at "), "{said}");
     }
     assert!(shell.check(&["start", "--session", "../x"], 2).contains("cannot name a session"));
@@ -152,6 +162,117 @@ fn a_socket_path_may_be_long() {
     assert!(started.len() > 200);
     shell.check(&["status"], 0);
     shell.check(&["stop"], 0);
+}
+
+/// The number behind a metric's name.
+fn metric(page: &str, name: &str) -> f64 {
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name} in {page}")).parse().unwrap()
+}
+
+/// What a raylet's port answers to a request of these lines.
+fn http(port: u64, lines: &[&str]) -> String {
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port as u16)).unwrap();
+    stream.write_all((lines.join("\r\n") + "\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn resources_and_limits_are_as_they_were_asked_for() {
+    let shell = Shell::new();
+    let words = "start --capacity 1MiB --num-cpus 1.5 --num-gpus 2 --memory 1GiB --workers-max 7";
+    let mut words: Vec<_> = words.split(' ').collect();
+    words.extend(["--resources", r#"{"tape": 1, "licence": 0.25}"#]);
+    shell.check(&words, 0);
+    let status = shell.json(&["status"]);
+    let expected = serde_json::json!({
+        "CPU": 1.5, "GPU": 2.0, "memory": f64::from(1 << 30), "tape": 1.0, "licence": 0.25
+    });
+    assert_eq!(status["work"]["capacity"], expected);
+    assert_eq!((&status["work"]["used"], &status["work"]["worker_count_max"]), (&serde_json::json!({}), &7.into()));
+    let text = shell.check(&["status"], 0);
+    assert!(text.contains("resources            CPU: 0 used of 1.5\n"), "{text}");
+    assert!(text.contains("workers              0 of 7; 0 blocked\n"), "{text}");
+    for (option, value) in [("--num-cpus", "-1"), ("--resources", "tape=1"), ("--workers-max", "0")] {
+        shell.check(&["start", "--session", "other", &format!("{option}={value}")], 2);
+    }
+}
+
+#[test]
+fn metrics_are_for_this_machine_alone() {
+    let shell = Shell::new();
+    shell.check(&["start", "--capacity", "8MiB", "--metrics-port", "0"], 0);
+    let port = shell.json(&["status"])["metrics_port"].as_u64().unwrap();
+    let text = shell.check(&["status"], 0);
+    assert!(text.contains(&format!("metrics              http://127.0.0.1:{port}/metrics\n")), "{text}");
+    let host = format!("Host: localhost:{port}");
+    let page = http(port, &["GET /metrics HTTP/1.1", &host]);
+    assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
+    assert_eq!(metric(&page, "raylet_store_capacity_bytes"), f64::from(8 << 20));
+    assert_eq!(metric(&page, "raylet_clients"), 1.0);
+    assert_eq!(metric(&page, "raylet_worker_deaths_total"), 0.0);
+    assert!(http(port, &["GET /metrics HTTP/1.1", "Host: evil.example"]).starts_with("HTTP/1.1 403 "));
+    assert!(http(port, &["POST /metrics HTTP/1.1", &host]).starts_with("HTTP/1.1 405 "));
+    // The port is taken: said with its number, and nothing is left.
+    let taken = port.to_string();
+    let said = shell.check(&["start", "--session", "other", "--metrics-port", &taken], 1);
+    assert!(said.contains(&format!("port {port} of 127.0.0.1 for metrics")), "{said}");
+    assert!(shell.record("other").is_none());
+}
+
+#[test]
+fn listings_of_nothing_are_empty_and_wrong_fields_are_usage() {
+    let shell = Shell::new();
+    shell.check(&["start", "--capacity", "1MiB"], 0);
+    for what in ["tasks", "actors", "objects", "workers", "placement-groups"] {
+        assert_eq!(shell.json(&["list", what]), serde_json::json!([]), "{what}");
+        assert_eq!(shell.check(&["list", what], 0), format!("0 {}\n", what.replace('-', " ")));
+        let said = shell.check(&["list", what, "--filter", "colour=red"], 2);
+        assert!(said.contains("have no field \"colour\"; there are "), "{said}");
+    }
+    for what in ["tasks", "actors", "objects"] {
+        assert_eq!(shell.json(&["summary", what])["count"], 0);
+        assert!(shell.check(&["summary", what], 0).starts_with(&format!("0 {what}")));
+    }
+    assert_eq!(shell.check(&["logs"], 0), "");
+    assert!(shell.check(&["logs", "--worker", "7"], 1).contains("no worker has the number or pid 7"));
+    assert!(shell.check(&["logs", "--actor", "a"], 1).contains("no actor that has a worker is called \"a\""));
+    assert!(shell.check(&["timeline", "-o", "-"], 1).contains("--timeline"));
+    shell.check(&["list", "everything"], 2);
+}
+
+#[test]
+fn objects_are_listed_filtered_and_counted() {
+    let shell = Shell::new();
+    shell.check(&["start", "--capacity", "8MiB"], 0);
+    let options = raylet_client::ConnectOptions::at(shell.directory.join("default"));
+    let client = raylet_client::Client::connect(&options).unwrap();
+    let objects: Vec<_> = (1..=5).map(|size| client.put(&vec![7; size * 1000]).unwrap()).collect();
+    let all = shell.json(&["list", "objects"]);
+    assert_eq!(all.as_array().unwrap().len(), 5);
+    let filter = ["list", "objects", "--filter", "bytes=3000", "--filter", "state!=OnDisk"];
+    let third = shell.json(&filter);
+    assert_eq!(third[0]["id"], objects[2].id().to_string());
+    assert_eq!(shell.json(&["list", "objects", "--limit", "2"]).as_array().unwrap().len(), 2);
+    let text = shell.check(&["list", "objects", "--limit", "2"], 0);
+    assert!(text.starts_with("ID ") && text.ends_with("the first 2 objects are shown (--limit)\n"), "{text}");
+    let summary = shell.json(&["summary", "objects"]);
+    assert_eq!((&summary["count"], &summary["bytes"]), (&5.into(), &15_000.into()));
+    drop((objects, client));
+}
+
+#[test]
+fn a_timeline_without_workers_is_a_trace_all_the_same() {
+    let shell = Shell::new();
+    shell.check(&["start", "--capacity", "1MiB", "--timeline"], 0);
+    let trace: serde_json::Value = serde_json::from_str(&shell.check(&["timeline", "-o", "-"], 0)).unwrap();
+    assert_eq!(trace["traceEvents"], serde_json::json!([]));
+    let path = shell.base.path().join("trace.json");
+    let said = shell.check(&["timeline", "-o", path.to_str().unwrap()], 0);
+    assert_eq!(said, format!("0 slices in {}\n", path.display()));
+    assert!(path.exists());
 }
 
 /// Waits until a killed process has let go of its session: its parent is not us, so the kernel is

@@ -36,9 +36,26 @@
 //! | [`Shutdown`] | 9 | anyone -> raylet | any time | `Ending`, then the connection ends when the raylet does | - | yes |
 //! | [`Ending`] | 10 | raylet -> asker | answers `Shutdown` | - | - | - |
 //! | [`Error`] | 11 | raylet -> anyone | instead of a reply | - | - | - |
+//! | [`ListTasks`] | 64 | anyone -> raylet | any time | `TasksReply` | `ShuttingDown` | yes |
+//! | [`TasksReply`] | 65 | raylet -> asker | one page | - | - | - |
+//! | [`ListActors`] | 66 | anyone -> raylet | any time | `ActorsReply` | `ShuttingDown` | yes |
+//! | [`ActorsReply`] | 67 | raylet -> asker | one page | - | - | - |
+//! | [`ListWorkers`] | 68 | anyone -> raylet | any time | `WorkersReply` | `ShuttingDown` | yes |
+//! | [`WorkersReply`] | 69 | raylet -> asker | one page | - | - | - |
+//! | [`ListGroups`] | 70 | anyone -> raylet | any time | `GroupsReply` | `ShuttingDown` | yes |
+//! | [`GroupsReply`] | 71 | raylet -> asker | one page | - | - | - |
+//! | [`Summary`] | 72 | anyone -> raylet | any time | `SummaryReply` | `ShuttingDown` | yes |
+//! | [`SummaryReply`] | 73 | raylet -> asker | answers `Summary` | - | - | - |
+//! | [`Timeline`] | 74 | anyone -> raylet | any time | `TimelineReply` | `ShuttingDown` | yes |
+//! | [`TimelineReply`] | 75 | raylet -> asker | one page | - | - | - |
+//! | [`GiveEvents`] | 76 | raylet -> worker, driver | somebody wants the timeline | `Events` | - | yes |
+//! | [`Events`] | 77 | worker, driver -> raylet | answers `GiveEvents`; unasked before it sleeps | - | - | no: each tells of other spans |
 //!
-//! A driver and a worker keep the connection as their *control line*; what goes over it has kinds 12
-//! to 51 and stands in [`work`], each with its answer. Neither side waits there for the other's next
+//! The rows of [`inside`] come in pages: a page may be short, even empty, and the one who asks goes on
+//! until no `next_cursor` comes.
+//!
+//! A driver and a worker keep the connection as their *control line*; what else goes over it has kinds
+//! 12 to 52 and stands in [`work`], each with its answer. Neither side waits there for the other's next
 //! message: requests are numbered, and a raylet that is stopped holds up only what it alone can do.
 //!
 //! Bytes that are no frame get one `Error` with `BadFrame`, and that connection is closed; nobody
@@ -65,6 +82,7 @@ pub mod address;
 pub mod failure;
 pub mod frame;
 pub mod ids;
+pub mod inside;
 pub mod message;
 pub mod record;
 pub mod work;
@@ -76,6 +94,7 @@ mod golden;
 pub use failure::{Failure, TaskErrorKind};
 pub use frame::{Decoder, FRAME_BYTES_MAX, PROTOCOL_VERSION, ProtocolError, encode};
 pub use ids::{ActorId, JobId, ObjectId, TaskId};
+pub use inside::*;
 pub use message::*;
 pub use record::{ObjectKey, Record};
 pub use work::*;
@@ -83,3 +102,5 @@ pub use work::*;
 /// How many descriptors ride on the first byte of `Welcome`: tables for reading and writing, data
 /// for reading and writing, data for reading only, in this order.
 pub const WELCOME_DESCRIPTORS: usize = 3;
+/// As many for drivers and workers, who get the segment of queues behind these.
+pub const TASK_DESCRIPTORS: usize = 4;

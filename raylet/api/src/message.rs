@@ -5,6 +5,7 @@
 //! file must not know bytes; `frame` does.
 
 use crate::ids::ObjectId;
+use crate::inside::*;
 use crate::work::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -79,6 +80,13 @@ pub struct Welcome {
     /// The segment of queues, for drivers and workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tasks: Option<TaskSegment>,
+    /// What runs is to be remembered, see [`GiveEvents`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub timeline: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// Asks how the raylet is.
@@ -103,6 +111,9 @@ pub struct StatusReply {
     pub bad_connection_count: u64,
     /// The store's numbers.
     pub store: StoreStatus,
+    /// The port of 127.0.0.1 where metrics are to be had; absent where nobody asked for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics_port: Option<u16>,
 }
 
 /// The store's numbers. All are sums at about one moment; nothing is stopped to count them.
@@ -426,4 +437,19 @@ messages! {
     ActorExited = 49,
     LogLines = 50,
     Notice = 51,
+    QueueEnded = 52,
+    ListTasks = 64,
+    TasksReply = 65,
+    ListActors = 66,
+    ActorsReply = 67,
+    ListWorkers = 68,
+    WorkersReply = 69,
+    ListGroups = 70,
+    GroupsReply = 71,
+    Summary = 72,
+    SummaryReply = 73,
+    Timeline = 74,
+    TimelineReply = 75,
+    GiveEvents = 76,
+    Events = 77,
 }

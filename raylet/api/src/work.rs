@@ -103,6 +103,16 @@ pub struct WantWorkers {
     pub backlog: u32,
 }
 
+/// Nobody serves a queue any more, ever, and what was in it has failed. No answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct QueueEnded {
+    /// The queue.
+    pub queue: u64,
+    /// Why, as the bytes of an error object: for what is submitted into it all the same.
+    pub error: Vec<u8>,
+}
+
 /// The asker submits into the queue no more; what is in it still runs. No answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -329,6 +339,8 @@ pub struct Grant {
     pub offset: u64,
     /// Its GPUs, as `CUDA_VISIBLE_DEVICES` has them; absent where it asked for none.
     pub gpus: Option<String>,
+    /// After so many records the worker lets go by itself; 0 is never.
+    pub calls_max: u32,
 }
 
 /// The worker is to let go of a queue after the record that it runs. Answer: [`LeaseReturned`].

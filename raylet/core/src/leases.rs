@@ -62,6 +62,11 @@ impl Queue {
 }
 
 impl Node {
+    /// Whether the queue is known: served, or its workers have not all let go.
+    pub fn has_queue(&self, id: QueueId) -> bool {
+        self.queues.contains_key(&id)
+    }
+
     pub(crate) fn on_lease_wanted(&mut self, request: LeaseRequest, effects: &mut Vec<Effect>) {
         let outcome = match self.queues.contains_key(&request.queue) {
             true => self.lease_wanted_again(&request),

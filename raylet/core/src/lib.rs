@@ -57,3 +57,4 @@ pub use effect::Effect;
 pub use event::Event;
 pub use ids::Time;
 pub use node::Node;
+pub use resources::Resources;

@@ -213,7 +213,12 @@ pub struct ResourceRow {
 impl Node {
     /// All tasks that have not ended.
     pub fn tasks(&self) -> impl Iterator<Item = TaskRow> {
-        self.tasks.iter().map(|(id, task)| {
+        self.tasks_from(TaskId(0))
+    }
+
+    /// The tasks from this number on, so that a page costs as much as it shows.
+    pub fn tasks_from(&self, first: TaskId) -> impl Iterator<Item = TaskRow> {
+        self.tasks.range(first..).map(|(id, task)| {
             let (status, worker) = match task.state {
                 TaskState::Waiting => (TaskStatus::PendingArgsAvail, None),
                 TaskState::Ready => (TaskStatus::PendingNodeAssignment, None),
@@ -226,7 +231,12 @@ impl Node {
 
     /// All actors, the last dead ones included.
     pub fn actors(&self) -> impl Iterator<Item = ActorRow> {
-        self.actors.all.iter().map(|(id, actor)| {
+        self.actors_from(ActorId(0))
+    }
+
+    /// The actors from this number on.
+    pub fn actors_from(&self, first: ActorId) -> impl Iterator<Item = ActorRow> {
+        self.actors.all.range(first..).map(|(id, actor)| {
             let is_new = actor.restarts == 0;
             let coming = if is_new { ActorStatus::PendingCreation } else { ActorStatus::Restarting };
             let (status, worker, cause) = match actor.state {
@@ -282,7 +292,12 @@ impl Node {
 
     /// All queues with their leases.
     pub fn queues(&self) -> impl Iterator<Item = QueueRow> {
-        self.queues.iter().map(|(id, queue)| QueueRow {
+        self.queues_from(QueueId(0))
+    }
+
+    /// The queues from this number on.
+    pub fn queues_from(&self, first: QueueId) -> impl Iterator<Item = QueueRow> {
+        self.queues.range(first..).map(|(id, queue)| QueueRow {
             queue: *id,
             job: queue.job,
             caller: queue.caller,

@@ -147,6 +147,14 @@ impl Pool {
 }
 
 impl Node {
+    /// Forgets an environment that no worker is of and no job will use again; any other stays.
+    pub fn forget_env(&mut self, id: EnvId) {
+        let is_used = self.jobs.values().any(|job| job.env == id) || self.pool.workers.values().any(|w| w.env == id);
+        if !is_used {
+            self.pool.envs.remove(&id);
+        }
+    }
+
     pub(crate) fn on_worker_started(&mut self, id: WorkerId) {
         let Some(worker) = self.pool.workers.get(&id).filter(|worker| worker.phase == Phase::Starting) else {
             return;

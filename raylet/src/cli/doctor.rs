@@ -6,6 +6,7 @@
 use super::{CliError, Format, bytes, print, print_json};
 use crate::door::DOOR_BYTES;
 use crate::machine;
+use crate::schedule::SEGMENT_BYTES;
 use crate::session;
 use clap::Args;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
@@ -13,6 +14,8 @@ use nix::sys::statvfs::statvfs;
 use raylet_api::address;
 use serde::Serialize;
 use std::fmt::Write;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 #[derive(Debug, Args)]
@@ -57,16 +60,21 @@ pub(super) fn run(options: &Options) -> Result<(), CliError> {
         huge_pages(),
         locked_memory(),
         descriptors(),
+        address_space(),
+        file_size(),
+        processes(),
+        processors(),
         memory(),
         shared_memory(),
         mappings(),
         spill_directory(),
+        base_directory(),
         sessions(),
         doors(),
     ];
     match options.format {
         Format::Json => print_json(&checks),
-        Format::Text => print(&text(&checks)),
+        Format::Table => print(&text(&checks)),
     }
     match checks.iter().filter(|check| check.grade == Grade::Bad).count() {
         0 => Ok(()),
@@ -83,9 +91,9 @@ fn text(checks: &[Check]) -> String {
             Grade::Bad => "BAD",
         };
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "{grade:<5} {:<16} {}", check.name, check.finding);
+        let _ = writeln!(out, "{grade:<5} {:<17} {}", check.name, check.finding);
         if let Some(advice) = check.advice {
-            let _ = writeln!(out, "{:<22} {advice}", "");
+            let _ = writeln!(out, "{:<23} {advice}", "");
         }
     }
     out
@@ -139,6 +147,56 @@ fn descriptors() -> Check {
     Check::new("descriptors", finding, good, Grade::Weak, advice)
 }
 
+/// The limits that count for a raylet and a client as they are started: the soft ones.
+fn soft_limit(resource: Resource) -> Option<u64> {
+    getrlimit(resource).ok().map(|(soft, _)| soft)
+}
+
+/// The store, the segment of queues and their tables are mapped as a whole, and filled as they are used.
+fn mapped_bytes() -> u64 {
+    SEGMENT_BYTES + 2 * machine::default_capacity_bytes()
+}
+
+fn address_space() -> Check {
+    let limit = soft_limit(Resource::RLIMIT_AS);
+    let good = limit.is_none_or(|limit| limit >= 2 * mapped_bytes());
+    let advice = "the store and its queues are mapped whole: ulimit -v unlimited";
+    Check::new("address space", limit_text(limit, bytes::show), good, Grade::Bad, advice)
+}
+
+fn file_size() -> Check {
+    let limit = soft_limit(Resource::RLIMIT_FSIZE);
+    let good = limit.is_none_or(|limit| limit >= mapped_bytes());
+    let advice = "segments are sparse files in memory, and as large: ulimit -f unlimited";
+    Check::new("file size", limit_text(limit, bytes::show), good, Grade::Bad, advice)
+}
+
+fn processes() -> Check {
+    const NEEDED: u64 = 512;
+    let user = soft_limit(Resource::RLIMIT_NPROC);
+    let group = machine::cgroup_process_count();
+    let good = [user, group].into_iter().flatten().all(|limit| limit >= NEEDED);
+    let show = |count: u64| count.to_string();
+    let finding = format!(
+        "{} for this user, {} for this control group",
+        limit_text(user, show),
+        group.map_or("no limit".to_owned(), show)
+    );
+    let advice = "each worker is one, and each of its threads: raise it to 512, or give --workers-max";
+    Check::new("processes", finding, good, Grade::Weak, advice)
+}
+
+fn processors() -> Check {
+    let usable = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let finding = match machine::cgroup_cpus() {
+        Some(quota) => format!("{usable} for this process; its control group has the time of {quota:.1}"),
+        None => format!("{usable} for this process, no quota"),
+    };
+    let good = machine::cgroup_cpus().is_none_or(|quota| quota >= 1.0);
+    let advice = "with less than one, a process is stopped in the middle of each period: give --num-cpus 1";
+    Check::new("processors", finding, good, Grade::Weak, advice)
+}
+
 fn memory() -> Check {
     let total = machine::total_memory_bytes();
     let group = machine::cgroup_memory_bytes();
@@ -187,6 +245,24 @@ fn spill_directory() -> Check {
     Check::new("spill directory", finding, on_disk.is_some(), Grade::Weak, advice)
 }
 
+/// What `start` would refuse about the directory of all sessions.
+fn base_directory() -> Check {
+    let base = address::base_directory();
+    let path = base.display();
+    let own_uid = nix::unistd::geteuid().as_raw();
+    let (finding, good) = match std::fs::symlink_metadata(&base) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (format!("{path} will be made"), true),
+        Err(error) => (format!("{path}: {error}"), false),
+        Ok(data) if !data.is_dir() => (format!("{path} is no directory"), false),
+        Ok(data) if data.uid() != own_uid => (format!("{path} belongs to uid {}, not {own_uid}", data.uid()), false),
+        Ok(data) if data.mode() & 0o022 != 0 => {
+            (format!("others may write into {path} (mode {:o})", data.mode() & 0o7777), false)
+        }
+        Ok(_) => (format!("{path} is this user's alone"), true),
+    };
+    Check::new("session directory", finding, good, Grade::Bad, "choose another by RAYLET_DIR, or chmod 700 it")
+}
+
 fn sessions() -> Check {
     let base = address::base_directory();
     match session::sweep_stale(&base) {
@@ -232,14 +308,17 @@ mod tests {
     #[test]
     fn advice_is_given_only_where_something_is_wrong() {
         let check = |good| Check::new("name", "finding".into(), good, Grade::Bad, "advice");
-        assert_eq!(text(&[check(true)]), "good  name             finding\n");
-        assert!(text(&[check(false)]).ends_with("                       advice\n"));
+        assert_eq!(text(&[check(true)]), "good  name              finding\n");
+        assert!(text(&[check(false)]).ends_with("                        advice\n"));
         assert_eq!(check(false).grade, Grade::Bad);
     }
 
     #[test]
     fn every_check_ends_with_a_finding() {
         for check in [kernel(), huge_pages(), locked_memory(), descriptors(), memory()] {
+            assert!(!check.finding.is_empty(), "{}", check.name);
+        }
+        for check in [address_space(), file_size(), processes(), processors(), base_directory()] {
             assert!(!check.finding.is_empty(), "{}", check.name);
         }
         for check in [shared_memory(), mappings(), spill_directory(), doors()] {

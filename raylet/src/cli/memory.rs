@@ -3,8 +3,8 @@
 //! The one thing to know: the listing comes in pages while the world goes on, so it is no snapshot;
 //! an object that came or went meanwhile may be missing. This file must not sort out who is right.
 
-use super::{CliError, Format, SessionOptions, bytes, print, print_json};
-use crate::ask::{AskError, Asker};
+use super::{CliError, Format, SessionOptions, age, bytes, pages, print, print_json};
+use crate::ask::Asker;
 use clap::Args;
 use raylet_api::message::*;
 use serde::Serialize;
@@ -31,42 +31,17 @@ struct Listing {
 
 pub(super) fn run(options: &Options) -> Result<(), CliError> {
     let mut asker = Asker::connect(&options.session.directory()?)?;
-    let mut listing = Listing { clients: clients(&mut asker)?, objects: objects(&mut asker)? };
+    let mut listing = Listing::default();
+    pages::each_client(&mut asker, pages::into(&mut listing.clients))?;
+    pages::each_object(&mut asker, pages::into(&mut listing.objects))?;
     match options.format {
         Format::Json => print_json(&listing),
-        Format::Text => {
+        Format::Table => {
             listing.objects.sort_by_key(|object| std::cmp::Reverse(object.bytes));
             print(&text(&listing, options.limit));
         }
     }
     Ok(())
-}
-
-fn clients(asker: &mut Asker) -> Result<Vec<ClientInfo>, AskError> {
-    pages(|cursor| match asker.ask(ListClients { cursor, count_max: PAGE_COUNT_MAX })? {
-        Message::ClientsReply(page) => Ok((page.clients, page.next_cursor)),
-        other => Err(AskError::Unexpected { found: other.name() }),
-    })
-}
-
-fn objects(asker: &mut Asker) -> Result<Vec<ObjectInfo>, AskError> {
-    pages(|cursor| match asker.ask(ListObjects { cursor, count_max: PAGE_COUNT_MAX })? {
-        Message::ObjectsReply(page) => Ok((page.objects, page.next_cursor)),
-        other => Err(AskError::Unexpected { found: other.name() }),
-    })
-}
-
-/// All pages in one. A cursor that does not grow would ask for ever: there the listing ends.
-fn pages<T>(mut page: impl FnMut(u64) -> Result<(Vec<T>, Option<u64>), AskError>) -> Result<Vec<T>, AskError> {
-    let (mut all, mut cursor) = (Vec::new(), 0);
-    loop {
-        let (entries, next) = page(cursor)?;
-        all.extend(entries);
-        match next {
-            Some(next) if next > cursor => cursor = next,
-            _ => return Ok(all),
-        }
-    }
 }
 
 fn text(listing: &Listing, limit: usize) -> String {
@@ -112,16 +87,6 @@ fn remarks(client: &ClientInfo) -> String {
     }
 }
 
-/// An age with one digit after the point.
-fn age(age_ms: u64) -> String {
-    let seconds = age_ms as f64 / 1e3;
-    match age_ms / 1000 {
-        0..60 => format!("{seconds:.1} s"),
-        60..3600 => format!("{:.1} min", seconds / 60.0),
-        _ => format!("{:.1} h", seconds / 3600.0),
-    }
-}
-
 /// `3 references, 1 pins, in 1 objects: pid 7 (2 references, 1 pins), ...`
 fn holders(object: &ObjectInfo) -> String {
     let each = object.holders.iter().map(|holder| {
@@ -143,13 +108,6 @@ fn holders(object: &ObjectInfo) -> String {
 mod tests {
     use super::*;
     use raylet_api::ids::ObjectId;
-
-    #[test]
-    fn pages_are_joined_and_a_stuck_cursor_ends() {
-        let all = pages(|cursor| Ok((vec![cursor], Some(cursor + 1).filter(|&next| next < 3))));
-        assert_eq!(all.unwrap(), [0, 1, 2]);
-        assert_eq!(pages(|cursor| Ok((vec![cursor], Some(0)))).unwrap(), [0]);
-    }
 
     #[test]
     fn holders_are_named() {

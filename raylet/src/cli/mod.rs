@@ -5,10 +5,17 @@
 
 mod bytes;
 mod doctor;
+mod list;
+mod logs;
 mod memory;
+mod pages;
+mod resources;
 mod start;
 mod status;
 mod stop;
+mod summary;
+mod table;
+mod timeline;
 
 use crate::ask::AskError;
 use crate::raylet::StartError;
@@ -31,8 +38,9 @@ const EXIT_CODES: &str = "Exit codes:
   6  doctor found something that will not work
 
 Environment:
-  RAYLET_DIR  directory of all sessions (else $XDG_RUNTIME_DIR/raylet-<uid>, else /tmp/raylet-<uid>)
-  RUST_LOG    what the raylet logs, for example debug";
+  RAYLET_DIR       directory of all sessions (else $XDG_RUNTIME_DIR/raylet-<uid>, else /tmp/raylet-<uid>)
+  RAYLET_TIMELINE  1: as start --timeline
+  RUST_LOG         what the raylet logs, for example debug";
 
 #[derive(Debug, Parser)]
 #[command(name = "raylet", version, about, after_help = EXIT_CODES)]
@@ -49,8 +57,16 @@ enum Command {
     Stop(stop::Options),
     /// Say how the raylet and its store are
     Status(status::Options),
+    /// List tasks, actors, objects, workers or placement groups
+    List(list::Options),
+    /// Count tasks, actors or objects by name and state
+    Summary(summary::Options),
     /// Say which objects there are and who holds them
     Memory(memory::Options),
+    /// Print what workers wrote
+    Logs(logs::Options),
+    /// Write what ran when as a Chrome trace, which Perfetto opens
+    Timeline(timeline::Options),
     /// Look for what would make a raylet slow or fail here; sweeps what dead raylets left
     Doctor(doctor::Options),
 }
@@ -74,7 +90,8 @@ impl SessionOptions {
 enum Format {
     /// For people
     #[default]
-    Text,
+    #[value(alias = "text")]
+    Table,
     /// For programs
     Json,
 }
@@ -97,6 +114,16 @@ enum CliError {
     /// The background process has said why itself.
     #[error("the raylet in the background did not start")]
     NotStarted { exit_code: u8 },
+    #[error("{what} have no field {field:?}; there are {known}")]
+    NoSuchField { field: String, what: &'static str, known: String },
+    #[error("no worker has the number or pid {wanted}, or it has written nothing; {known} have written something")]
+    NoSuchWorker { wanted: u64, known: usize },
+    #[error("no actor that has a worker is called {name:?}")]
+    NoSuchActor { name: String },
+    #[error("no timeline is kept: start the raylet with --timeline")]
+    NoTimeline,
+    #[error("{}", path.display())]
+    File { path: PathBuf, source: io::Error },
     #[error("cannot {what}")]
     Io { what: &'static str, source: io::Error },
 }
@@ -108,6 +135,7 @@ impl CliError {
             CliError::Address(AddressError::NotRunning { .. }) => 3,
             CliError::Ask(AskError::Address(AddressError::NotRunning { .. })) => 3,
             CliError::Ask(AskError::NoAnswer { .. }) | CliError::StillRunning { .. } => 5,
+            CliError::NoSuchField { .. } => 2,
             CliError::Unhealthy { .. } => 6,
             CliError::NotStarted { exit_code } => *exit_code,
             _ => 1,
@@ -131,7 +159,11 @@ pub fn main() -> ExitCode {
         Command::Start(options) => start::run(&options),
         Command::Stop(options) => stop::run(&options),
         Command::Status(options) => status::run(&options),
+        Command::List(options) => list::run(&options),
+        Command::Summary(options) => summary::run(&options),
         Command::Memory(options) => memory::run(&options),
+        Command::Logs(options) => logs::run(&options),
+        Command::Timeline(options) => timeline::run(&options),
         Command::Doctor(options) => doctor::run(&options),
     };
     match outcome {
@@ -167,6 +199,16 @@ fn print(text: &str) {
 fn print_json(value: &impl serde::Serialize) {
     let text = serde_json::to_string_pretty(value).expect("answers have text keys only");
     print(&(text + "\n"));
+}
+
+/// An age with one digit after the point.
+fn age(age_ms: u64) -> String {
+    let seconds = age_ms as f64 / 1e3;
+    match age_ms / 1000 {
+        0..60 => format!("{seconds:.1} s"),
+        60..3600 => format!("{:.1} min", seconds / 60.0),
+        _ => format!("{:.1} h", seconds / 3600.0),
+    }
 }
 
 fn log_to_stderr() {

@@ -4,12 +4,14 @@
 //! standard output is a pipe on which it says when it serves; its standard error is ours until then,
 //! so the reason of a failure is seen. This file must not decide what a raylet does.
 
+use super::resources::{self, Custom};
 use super::{CliError, SessionOptions, bytes, print};
 use crate::pool::own_process;
 use crate::pool::reaper::Reaper;
 use crate::raylet::{Config, DEFAULT_MAX_CLIENTS, MAX_CLIENTS_LIMIT, Raylet};
 use clap::Args;
 use raylet_api::address;
+use raylet_core::resources::{Amount, Resources};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
@@ -37,6 +39,28 @@ pub(super) struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = DEFAULT_MAX_CLIENTS,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CLIENTS_LIMIT)))]
     max_clients: u32,
+    /// How many CPUs tasks may use [default: those this process may run on]
+    #[arg(long, value_name = "COUNT", value_parser = resources::parse_amount)]
+    num_cpus: Option<Amount>,
+    /// How many GPUs tasks may use [default: those that are visible]
+    #[arg(long, value_name = "COUNT")]
+    num_gpus: Option<u32>,
+    /// How much memory tasks may ask for, for example 4GiB [default: what the store leaves]
+    #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
+    memory: Option<u64>,
+    /// Other resources that tasks may ask for, for example '{"tape": 1}'
+    #[arg(long, value_name = "JSON", value_parser = resources::parse_custom)]
+    resources: Option<Custom>,
+    /// How many workers there may be at once
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    workers_max: Option<u32>,
+    /// Serve metrics for Prometheus on this port of 127.0.0.1; 0 takes a free one, which status shows
+    #[arg(long, value_name = "PORT")]
+    metrics_port: Option<u16>,
+    /// Remember what runs when, for `raylet timeline`; costs each task two looks at the clock
+    #[arg(long, env = "RAYLET_TIMELINE", num_args = 0..=1, default_value_t = false, default_missing_value = "true",
+          value_parser = clap::builder::BoolishValueParser::new())]
+    timeline: bool,
     /// Say on standard output when it serves, then let go of all standard streams
     #[arg(long, hide = true, requires = "foreground")]
     announce: bool,
@@ -77,14 +101,31 @@ fn run_here(options: &Options) -> Result<(), CliError> {
 
 fn config(options: &Options) -> Result<Config, CliError> {
     let default = Config::default();
+    let resources = resources(options, default.resources);
+    let workers_max = options.workers_max.unwrap_or(default.scheduler.workers_max);
     Ok(Config {
         base: address::base_directory(),
         session: options.session.session.clone(),
         capacity_bytes: options.capacity.unwrap_or(default.capacity_bytes),
         max_clients: options.max_clients,
         spill_parent: absolute(options.spill_dir.as_deref())?,
+        resources,
+        scheduler: raylet_core::Config { workers_max, ..default.scheduler },
+        metrics_port: options.metrics_port,
+        timeline: options.timeline,
         ..default
     })
+}
+
+/// What tasks may use: the machine's, but for what the options say.
+fn resources(options: &Options, mut machine: Resources) -> Resources {
+    machine.cpu = options.num_cpus.unwrap_or(machine.cpu);
+    machine.gpu = options.num_gpus.map_or(machine.gpu, Amount::whole);
+    machine.memory_bytes = options.memory.unwrap_or(machine.memory_bytes);
+    match &options.resources {
+        Some(custom) => custom.beside(machine),
+        None => machine,
+    }
 }
 
 fn absolute(path: Option<&Path>) -> Result<Option<PathBuf>, CliError> {
@@ -138,10 +179,27 @@ fn command(options: &Options) -> Result<Command, CliError> {
     if let Some(path) = absolute(options.spill_dir.as_deref())? {
         command.arg("--spill-dir").arg(path);
     }
+    pass_on(options, &mut command);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     // A caller's files, locks on them included, would stay open as long as the raylet runs.
     store_shm::process::inherit_nothing(&mut command);
     Ok(command)
+}
+
+/// The options about work, spelled out.
+fn pass_on(options: &Options, command: &mut Command) {
+    let values = [
+        ("--num-cpus", options.num_cpus.map(|cpus| cpus.to_string())),
+        ("--num-gpus", options.num_gpus.map(|count| count.to_string())),
+        ("--memory", options.memory.map(|bytes| bytes.to_string())),
+        ("--resources", options.resources.as_ref().map(Custom::to_string)),
+        ("--workers-max", options.workers_max.map(|count| count.to_string())),
+        ("--metrics-port", options.metrics_port.map(|port| port.to_string())),
+        ("--timeline", Some(options.timeline.to_string())),
+    ];
+    for (option, value) in values.iter().filter_map(|(option, value)| Some((option, value.as_ref()?))) {
+        command.arg(format!("{option}={value}"));
+    }
 }
 
 /// The socket's path once the child serves; `None` where it ended before. Waits as long as the

@@ -83,6 +83,10 @@ struct Setup {
     capacity_bytes: u64,
     max_clients: u32,
     spill_parent: Option<PathBuf>,
+    resources: raylet_core::Resources,
+    scheduler: raylet_core::Config,
+    metrics_port: Option<u16>,
+    timeline: bool,
 }
 
 /// What became of it.
@@ -115,6 +119,10 @@ impl RayletChild {
             capacity_bytes: config.capacity_bytes,
             max_clients: config.max_clients,
             spill_parent: config.spill_parent.clone(),
+            resources: config.resources.clone(),
+            scheduler: config.scheduler.clone(),
+            metrics_port: config.metrics_port,
+            timeline: config.timeline,
         };
         let bytes = serde_json::to_vec(&setup).map_err(|_| ChildError::NotUnicode)?;
         let own = own_pidfd()?;
@@ -249,8 +257,18 @@ fn serve(socket: &Arc<OwnedFd>) -> Result<(), String> {
 }
 
 fn config(setup: Setup) -> Config {
-    let Setup { base, session, capacity_bytes, max_clients, spill_parent } = setup;
-    Config { base, session, capacity_bytes, max_clients, spill_parent, is_driver: false }
+    Config {
+        base: setup.base,
+        session: setup.session,
+        capacity_bytes: setup.capacity_bytes,
+        max_clients: setup.max_clients,
+        is_driver: false,
+        spill_parent: setup.spill_parent,
+        resources: setup.resources,
+        scheduler: setup.scheduler,
+        metrics_port: setup.metrics_port,
+        timeline: setup.timeline,
+    }
 }
 
 /// `None` where the driver ended before it said what it wants.
