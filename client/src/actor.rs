@@ -85,9 +85,9 @@ pub enum MethodBody {
 }
 
 impl Class {
-    /// What the anchor of such an actor holds.
-    pub(crate) fn anchor(&self) -> Form<'static> {
-        let bytes = rmp_serde::to_vec(&(self.key, self.name)).expect("text and numbers always encode");
+    /// What the anchor of such an actor holds: which class, and how often a call is tried again.
+    pub(crate) fn anchor(&self, task_retries: i32) -> Form<'static> {
+        let bytes = rmp_serde::to_vec(&(self.key, self.name, task_retries)).expect("text and numbers always encode");
         Form::Bytes { encoding: Encoding::MessagePack, bytes: Cow::Owned(bytes), references: Vec::new() }
     }
 }
@@ -152,6 +152,7 @@ pub struct RawActor {
 
 impl RawActor {
     pub(crate) fn new(ray: &Raylet, anchor: RawRef) -> RawActor {
+        ray.engine().retained_actor(&anchor);
         RawActor { ray: ray.clone(), anchor: Some(anchor), options: None }
     }
 
@@ -162,8 +163,8 @@ impl RawActor {
     /// Whether it is an `A`.
     pub(crate) fn check<A: Actor>(&self) -> Result<(), ActorError> {
         let object = self.ray.engine().get(self.anchor(), None).map_err(FetchError::from)?;
-        let read = rmp_serde::from_slice::<(u64, String)>(&object);
-        let (key, found) = read.map_err(|source| ActorError::NotAnActor { source })?;
+        let read = rmp_serde::from_slice::<(u64, String, i32)>(&object);
+        let (key, found, _) = read.map_err(|source| ActorError::NotAnActor { source })?;
         let class = A::class();
         if key == class.key { Ok(()) } else { Err(ActorError::WrongClass { expected: class.name, found }) }
     }
@@ -202,7 +203,9 @@ impl RawActor {
 
 impl Clone for RawActor {
     fn clone(&self) -> RawActor {
-        RawActor { ray: self.ray.clone(), anchor: self.anchor.clone(), options: self.options.clone() }
+        let mut again = RawActor::new(&self.ray, self.anchor().clone());
+        again.options = self.options.clone();
+        again
     }
 }
 

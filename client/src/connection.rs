@@ -1,13 +1,15 @@
 //! Saying hello: over the socket, once, until the store is joined.
 //!
-//! The one thing to know: the connection is kept until the store is joined and closed then. If it
-//! ends earlier, the raylet takes the admission back; afterwards nobody needs it. This file must not
-//! be needed once a client is in.
+//! The one thing to know: the connection is kept until the store is joined. If it ends earlier, the
+//! raylet takes the admission back; afterwards a client of the store alone needs it no more, and for
+//! drivers and workers it is the control line. This file must not be needed once a client is in.
 
+use crate::engine::segment::Segment;
 use crate::error::ConnectError;
 use raylet_api::address;
 use raylet_api::frame::{self, Decoder, PROTOCOL_VERSION};
 use raylet_api::message::{Hello, Message, Want, Welcome};
+use raylet_api::work::ProgramWish;
 use raylet_api::{JobId, TaskId, WELCOME_DESCRIPTORS};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -60,34 +62,79 @@ impl Default for ConnectOptions {
     }
 }
 
+/// Descriptors of a greeting to who comes to work: those of the store, and the segment of queues.
+const WORKING_DESCRIPTORS: usize = WELCOME_DESCRIPTORS + 1;
+
 /// A client that is in.
 pub(crate) struct Joined {
     pub(crate) store: Store,
     pub(crate) job: JobId,
     pub(crate) session_id: String,
+    /// Whether the raylet records what ran when.
+    pub(crate) has_timeline: bool,
 }
 
-/// Goes in.
+/// Who comes to have tasks run, or to run them.
+#[derive(Clone, Debug)]
+pub(crate) enum Comer {
+    /// What its workers are started from.
+    Driver(ProgramWish),
+    /// Its number, as the raylet gave it.
+    Worker(u64),
+}
+
+/// What the control line is made of, see [`Line::start`](crate::engine::line::Line::start).
+pub(crate) struct LineParts {
+    pub(crate) stream: UnixStream,
+    /// May have bytes that came behind the greeting.
+    pub(crate) decoder: Decoder,
+}
+
+/// Goes in for objects alone.
 pub(crate) fn join(options: &ConnectOptions) -> Result<Joined, ConnectError> {
-    let mut line = Line::open(options)?;
-    line.send(&hello(&options.label).into())?;
-    let (message, fds) = line.receive()?;
-    let welcome = match message {
-        Message::Welcome(welcome) => welcome,
-        Message::Error(error) => {
-            return Err(ConnectError::Refused { code: error.code, text: error.text, numbers: error.numbers });
-        }
-        other => return Err(unexpected(other.name(), fds.len())),
-    };
+    let mut greeting = Greeting::open(options)?;
+    let (welcome, fds) = greeting.exchange(hello(&options.label), WELCOME_DESCRIPTORS)?;
+    // The greeting lives to the end of this function: until then the admission stands.
     let count = fds.len();
     let fds = <[OwnedFd; WELCOME_DESCRIPTORS]>::try_from(fds);
-    let [tables, data, data_read_only] = fds.map_err(|_| unexpected("Welcome", count))?;
-    let segments = Segments { tables, data, data_read_only };
-    // `line` lives to the end of this function: until then the admission stands.
-    attach(segments, welcome, options)
+    let [tables, data, data_read_only] = fds.map_err(|_| unexpected("Welcome", count, WELCOME_DESCRIPTORS))?;
+    let task = *TaskId::driver(JobId::new(welcome.job)).as_bytes();
+    attach(Segments { tables, data, data_read_only }, welcome, options, Some(task))
 }
 
-fn attach(segments: Segments, welcome: Welcome, options: &ConnectOptions) -> Result<Joined, ConnectError> {
+/// Goes in to work; the connection stays.
+pub(crate) fn join_to_work(
+    options: &ConnectOptions,
+    comer: Comer,
+) -> Result<(Joined, LineParts, Segment), ConnectError> {
+    let mut greeting = Greeting::open(options)?;
+    let mut hello = hello(&options.label);
+    let is_driver = matches!(comer, Comer::Driver(_));
+    match comer {
+        Comer::Driver(program) => (hello.want, hello.program) = (Want::Driver, Some(program)),
+        Comer::Worker(number) => (hello.want, hello.worker) = (Want::Worker, Some(number)),
+    }
+    let (welcome, fds) = greeting.exchange(hello, WORKING_DESCRIPTORS)?;
+    let count = fds.len();
+    let fds = <[OwnedFd; WORKING_DESCRIPTORS]>::try_from(fds);
+    let unexpected = || unexpected("Welcome", count, WORKING_DESCRIPTORS);
+    let ([tables, data, data_read_only, queues], Some(layout)) = (fds.map_err(|_| unexpected())?, welcome.tasks) else {
+        return Err(unexpected());
+    };
+    let segment = Segment::open(queues, layout)?;
+    // A worker derives ids in the names of what it runs, and until then in a random one.
+    let task = is_driver.then(|| *TaskId::driver(JobId::new(welcome.job)).as_bytes());
+    let joined = attach(Segments { tables, data, data_read_only }, welcome, options, task)?;
+    let Greeting { stream, decoder, .. } = greeting;
+    Ok((joined, LineParts { stream, decoder }, segment))
+}
+
+fn attach(
+    segments: Segments,
+    welcome: Welcome,
+    options: &ConnectOptions,
+    task: Option<[u8; 24]>,
+) -> Result<Joined, ConnectError> {
     if welcome.layout_version != LAYOUT_VERSION {
         return Err(ConnectError::Layout { expected: LAYOUT_VERSION, found: welcome.layout_version });
     }
@@ -97,11 +144,11 @@ fn attach(segments: Segments, welcome: Welcome, options: &ConnectOptions) -> Res
         spill_directory: welcome.spill_directory.as_deref().map(PathBuf::from),
         create_timeout: options.create_timeout,
         keeping: Keeping::Daemon,
-        task: Some(*TaskId::driver(job).as_bytes()),
+        task,
         ..Config::default()
     };
     let store = Store::attach(segments, client_id(&welcome)?, config)?;
-    Ok(Joined { store, job, session_id: welcome.session_id })
+    Ok(Joined { store, job, session_id: welcome.session_id, has_timeline: welcome.timeline })
 }
 
 fn client_id(welcome: &Welcome) -> Result<ClientId, ConnectError> {
@@ -125,24 +172,37 @@ fn hello(label: &str) -> Hello {
     }
 }
 
-fn unexpected(found: &'static str, descriptors: usize) -> ConnectError {
-    ConnectError::Unexpected { found, descriptors, expected_descriptors: WELCOME_DESCRIPTORS }
+fn unexpected(found: &'static str, descriptors: usize, expected_descriptors: usize) -> ConnectError {
+    ConnectError::Unexpected { found, descriptors, expected_descriptors }
 }
 
 /// A blocking connection with a deadline.
-struct Line {
+struct Greeting {
     stream: UnixStream,
     decoder: Decoder,
     timeout: Duration,
     deadline: Option<Instant>,
 }
 
-impl Line {
-    fn open(options: &ConnectOptions) -> Result<Line, ConnectError> {
+impl Greeting {
+    fn open(options: &ConnectOptions) -> Result<Greeting, ConnectError> {
         // A time too far away for the clock is no limit.
         let deadline = Instant::now().checked_add(options.timeout);
         let stream = address::connect(&options.directory)?;
-        Ok(Line { stream, decoder: Decoder::new(), timeout: options.timeout, deadline })
+        Ok(Greeting { stream, decoder: Decoder::new(), timeout: options.timeout, deadline })
+    }
+
+    /// Says hello, and hears what the raylet says to that.
+    fn exchange(&mut self, hello: Hello, descriptors: usize) -> Result<(Welcome, Vec<OwnedFd>), ConnectError> {
+        self.send(&hello.into())?;
+        let (message, fds) = self.receive(descriptors)?;
+        match message {
+            Message::Welcome(welcome) => Ok((welcome, fds)),
+            Message::Error(error) => {
+                Err(ConnectError::Refused { code: error.code, text: error.text, numbers: error.numbers })
+            }
+            other => Err(unexpected(other.name(), fds.len(), descriptors)),
+        }
     }
 
     fn send(&mut self, message: &Message) -> Result<(), ConnectError> {
@@ -153,7 +213,7 @@ impl Line {
     }
 
     /// The next message, and the descriptors that came with it.
-    fn receive(&mut self) -> Result<(Message, Vec<OwnedFd>), ConnectError> {
+    fn receive(&mut self, descriptors: usize) -> Result<(Message, Vec<OwnedFd>), ConnectError> {
         let (mut bytes, mut fds) = ([0; READ_BYTES], Vec::new());
         loop {
             if let Some(message) = self.decoder.next_message()? {
@@ -162,7 +222,7 @@ impl Line {
             let left = self.left()?;
             let limited = self.stream.set_read_timeout(left);
             limited.map_err(ConnectError::Io)?;
-            let came = recv_fds(self.stream.as_fd(), &mut bytes, WELCOME_DESCRIPTORS);
+            let came = recv_fds(self.stream.as_fd(), &mut bytes, descriptors);
             let (count, more) = came.map_err(|error| self.broken(io_error(error)))?;
             if count == 0 {
                 return Err(ConnectError::Closed);

@@ -3,6 +3,7 @@
 //! The one thing to know: "nobody is there" is a case of its own, because a driver then starts a
 //! raylet. What goes wrong later is the store's to say; this file must not repeat it.
 
+pub use crate::engine::segment::SegmentOpenError;
 use raylet_api::address::AddressError;
 use raylet_api::frame::ProtocolError;
 use raylet_api::message::ErrorCode;
@@ -77,6 +78,9 @@ pub enum ConnectError {
     /// The store could not be joined.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The raylet's segment of queues could not be joined.
+    #[error(transparent)]
+    Queues(#[from] SegmentOpenError),
     /// The connection broke.
     #[error("the connection to the raylet broke")]
     Io(#[source] io::Error),

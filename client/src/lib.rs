@@ -43,6 +43,7 @@
 mod connection;
 #[cfg(feature = "embedded")]
 mod embedded;
+mod engine;
 mod error;
 pub mod role;
 
@@ -52,7 +53,11 @@ pub mod prelude;
 pub mod refs;
 pub mod remote;
 pub mod task;
+// Turned on and emptied by workers and drivers.
+#[allow(dead_code)]
+mod timeline;
 pub mod value;
+mod worker;
 
 #[doc(hidden)]
 #[path = "remote/made.rs"]
@@ -60,17 +65,18 @@ pub mod __private;
 
 pub use actor::{Actor, ActorError, ActorHandle};
 pub use connection::ConnectOptions;
-pub use error::ConnectError;
+pub use error::{ConnectError, SegmentOpenError};
 #[cfg(feature = "embedded")]
 pub use raylet::{Config, StartError};
 pub use raylet_api::{JobId, TaskId};
 pub use raylet_macros::{Value, remote};
-pub use remote::{FetchError, InitError, Mode, Raylet, SubmitError, WaitError};
+pub use remote::{FetchError, GroupError, InitError, Mode, PlacementGroup, Raylet, Strategy, SubmitError, WaitError};
 pub use store::{
     CreateError, CreateOptions, Encoding, GetError, Handle, Lifetime, NameError, Object, ObjectId, ObjectRef,
     ObjectWriter, Store, Usage, View,
 };
-pub use task::{Argument, Options, OptionsError, TaskError, TaskErrorKind};
+pub use task::{Argument, Options, OptionsError, TaskError, TaskErrorKind, Transport};
+pub use timeline::{ProfileEvent, profile_event};
 pub use value::{Serde, SerdeValue, Value, ValueError};
 
 use std::fmt;

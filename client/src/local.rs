@@ -9,19 +9,21 @@
 //! No lock is held while user code runs, but for the actor's own. This file must not know types.
 
 use crate::actor::{Class, Method, MethodBody, State};
-use crate::remote::engine::{Call, Engine};
-use crate::remote::{Config, Raylet, SubmitError};
+use crate::remote::engine::{Call, Engine, GroupCall};
+use crate::remote::{Config, GroupError, Raylet, SubmitError};
 use crate::task::{
     self, Arguments, Body, Frame, Function, Incoming, Options, ResultRefs, Results, TaskError, TaskErrorKind,
     TaskFuture,
 };
-use crate::value::Form;
+use crate::value::{Form, Value};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 use store::{CreateError, Encoding, GetError, Handle, Object, ObjectRef as RawRef, OpenError, Store};
 
+/// Bytes of objects where nobody says otherwise.
+const CAPACITY_BYTES: u64 = 1 << 30;
 /// For "as long as it takes": the store wants a number.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
@@ -85,7 +87,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Local {
     pub(crate) fn new(config: &Config) -> Result<Local, OpenError> {
         let store = Store::in_process(store::Config {
-            capacity_bytes: config.capacity_bytes,
+            capacity_bytes: if config.capacity_bytes > 0 { config.capacity_bytes } else { CAPACITY_BYTES },
             spill_directory: config.spill_directory.clone(),
             label: "local mode".to_owned(),
             ..store::Config::default()
@@ -177,7 +179,7 @@ impl Local {
 }
 
 fn incoming<'a>(name: &'a str, arguments: &'a Arguments) -> Incoming<'a> {
-    Incoming::new(name, &arguments.bytes, &arguments.awaited)
+    Incoming::new(name, arguments.bytes(), &arguments.awaited)
 }
 
 fn died_of(class: &Class, why: &dyn std::fmt::Display) -> TaskError {
@@ -188,7 +190,7 @@ fn died_of(class: &Class, why: &dyn std::fmt::Display) -> TaskError {
 fn frame(ray: &Raylet, actor: Option<Handle>) -> Frame {
     let mut actors = task::frame().map(|frame| frame.actors).unwrap_or_default();
     actors.extend(actor);
-    Frame { ray: ray.clone(), actors }
+    Frame { ray: ray.clone(), actors, task: None }
 }
 
 fn execute_body(
@@ -254,12 +256,13 @@ impl Engine for Local {
     fn create_actor(&self, ray: &Raylet, class: &'static Class, call: Call<'_>) -> Result<RawRef, SubmitError> {
         self.sweep();
         let options = call.options.cloned().unwrap_or_default().or((class.options)());
+        let retries = options.max_task_retries.unwrap_or(0);
         let Options { name, .. } = options;
         let taken = name.as_ref().filter(|name| self.find_actor(name).is_some());
         if let Some(name) = taken {
             return Err(SubmitError::NameTaken { name: name.clone() });
         }
-        let anchor = class.anchor().put(&self.store)?;
+        let anchor = class.anchor(retries).put(&self.store)?;
         let actor = LocalActor { class, name, died: OnceLock::new(), state: Mutex::default() };
         match self.create(ray, class, &call.arguments) {
             Ok(state) => *lock(&actor.state) = Some(state),
@@ -308,9 +311,10 @@ impl Engine for Local {
         self.store.wait(objects, count, timeout.unwrap_or(FOREVER))
     }
 
-    fn wake_when_ready(&self, _object: &RawRef, waker: &Waker) {
+    fn wake_when_ready(&self, _object: &RawRef, waker: &Waker) -> bool {
         // Results are there before a reference to them is.
         waker.wake_by_ref();
+        true
     }
 
     fn cancel(&self, _object: &RawRef, _force: bool) {
@@ -321,5 +325,15 @@ impl Engine for Local {
         if let Some(actor) = self.actor(anchor) {
             actor.die(died_of(actor.class, &"it was killed by `Raylet::kill`"));
         }
+    }
+
+    fn create_group(&self, _group: GroupCall) -> Result<RawRef, GroupError> {
+        // There is no second task that could take what is reserved.
+        let nothing = ().form().map_err(SubmitError::from)?;
+        Ok(nothing.put(&self.store).map_err(SubmitError::from)?)
+    }
+
+    fn remove_group(&self, _group: &RawRef) -> Result<(), GroupError> {
+        Ok(())
     }
 }

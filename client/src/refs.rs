@@ -96,10 +96,9 @@ impl<T: Value> Future for Awaited<T> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let object = &self.0;
         // Registered first, then looked at: a seal in between wakes.
-        if !object.is_ready() {
-            object.ray.engine().wake_when_ready(&object.object, context.waker());
-        }
-        if object.is_ready() { Poll::Ready(object.ray.get(object)) } else { Poll::Pending }
+        let may_come = object.is_ready() || object.ray.engine().wake_when_ready(&object.object, context.waker());
+        let is_over = object.is_ready() || !may_come;
+        if is_over { Poll::Ready(object.ray.get(object)) } else { Poll::Pending }
     }
 }
 

@@ -4,154 +4,33 @@
 //! moves bytes, handles and keys; which Rust type they are is said here and in what `#[remote]`
 //! makes, once, so that a wrong type does not compile. This file must not know how tasks run.
 
+pub(crate) mod config;
 pub(crate) mod engine;
+pub(crate) mod error;
+pub(crate) mod group;
+
+pub use config::{Config, Mode};
+pub use error::{FetchError, GroupError, InitError, SubmitError, WaitError};
+pub use group::{PlacementGroup, Strategy};
 
 use crate::actor::{Actor, ActorHandle, RawActor};
 use crate::local::Local;
 use crate::refs::ObjectRef;
 use crate::task::error::TaskError;
-use crate::task::options::{Options, OptionsError};
+use crate::task::options::Options;
 use crate::task::{Arguments, Frame};
-use crate::task::{DuplicateFunction, Fallible, Function, Parts};
-use crate::value::{Parcel, Value, ValueError};
+use crate::task::{Fallible, Function, Parts};
+use crate::value::{Parcel, Value};
 use engine::{Call, Engine};
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use store::{CreateError, Encoding, GetError, Object, ObjectId, ObjectRef as RawRef, OpenError, Store};
+use store::{Encoding, Object, ObjectRef as RawRef, Store};
 
-/// Where tasks run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Mode {
-    /// In the calling thread, one after the other, each before its `remote` returns: for tests, and
-    /// for finding errors with a debugger. Objects are in shared memory as always.
-    #[default]
-    Local,
-}
-
-/// How a program joins or starts a raylet.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Where tasks run.
-    pub mode: Mode,
-    /// Bytes of objects that fit into memory.
-    pub capacity_bytes: u64,
-    /// Where objects go when memory is full; `None`: nowhere.
-    pub spill_directory: Option<PathBuf>,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config { mode: Mode::default(), capacity_bytes: 1 << 30, spill_directory: None }
-    }
-}
-
-/// There is no raylet to work with.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum InitError {
-    /// No store could be made.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// Two remote functions look the same to a worker.
-    #[error(transparent)]
-    DuplicateFunction(#[from] DuplicateFunction),
-}
-
-/// A task or a call of an actor was not accepted; nothing of it runs.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SubmitError {
-    /// An argument has no bytes.
-    #[error(transparent)]
-    Value(#[from] ValueError),
-    /// No room for an argument, or none for the result.
-    #[error(transparent)]
-    Create(#[from] Box<CreateError>),
-    /// The options cannot be met anywhere.
-    #[error(transparent)]
-    Options(#[from] OptionsError),
-    /// A reference to an object of another raylet.
-    #[error("object {id} is another raylet's: get its value, and give that")]
-    ForeignReference {
-        /// The object.
-        id: ObjectId,
-    },
-    /// A living actor has the name.
-    #[error("the name {name:?} is taken by another actor: choose another, or find that one by `ray.actor`")]
-    NameTaken {
-        /// The name.
-        name: String,
-    },
-    /// In local mode a call runs at once, and the actor is in the middle of another.
-    #[error("{class} calls itself while it runs, which local mode cannot do: call the method on `self`")]
-    Reentrant {
-        /// The actor's class.
-        class: &'static str,
-    },
-    /// The raylet has ended.
-    #[error("the raylet has ended: init again")]
-    RayletGone,
-}
-
-/// A value could not be had.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FetchError {
-    /// The task that should have made it failed.
-    #[error(transparent)]
-    Task(#[from] TaskError),
-    /// It was not there in time: it may still come.
-    #[error("object {id} had no value within {} ms; it may still come: wait longer, or cancel its task", waited.as_millis())]
-    TimedOut {
-        /// The object.
-        id: ObjectId,
-        /// How long the call waited.
-        waited: Duration,
-    },
-    /// Its bytes are not of this type.
-    #[error(transparent)]
-    Value(#[from] ValueError),
-    /// The store could not give it.
-    #[error(transparent)]
-    Get(Box<GetError>),
-}
-
-impl From<Box<GetError>> for FetchError {
-    fn from(error: Box<GetError>) -> FetchError {
-        match *error {
-            GetError::NotSealed { id, waited, .. } => FetchError::TimedOut { id, waited },
-            other => FetchError::Get(Box::new(other)),
-        }
-    }
-}
-
-/// What was asked of `wait` makes no sense, or failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum WaitError {
-    /// More, or fewer, than can become ready.
-    #[error("{count} of {references} references can never be ready: ask for 1 to {references}")]
-    Count {
-        /// How many should be ready.
-        count: usize,
-        /// How many were given.
-        references: usize,
-    },
-    /// One reference stands twice in the list.
-    #[error("reference {second} is the same as {first}")]
-    Duplicate {
-        /// Where it stands first, from 0.
-        first: usize,
-        /// Where it stands again.
-        second: usize,
-    },
-    /// The store could not wait.
-    #[error(transparent)]
-    Get(#[from] Box<GetError>),
-}
+/// How long `get_all` waits for one value before it looks for errors among the others, at first and at
+/// last.
+const LOOK_MIN: Duration = Duration::from_millis(1);
+const LOOK_MAX: Duration = Duration::from_millis(16);
 
 /// What a wait found: ready references, and the others.
 pub type Waited<T> = (Vec<ObjectRef<T>>, Vec<ObjectRef<T>>);
@@ -180,12 +59,21 @@ pub struct Raylet {
 }
 
 impl Raylet {
-    /// Joins or starts a raylet.
+    /// Joins or starts a raylet, as the [`Config`] says.
+    ///
+    /// Each call gives a raylet, or a membership in one, of its own: objects and references of one are
+    /// foreign to the others, and clones of one are the same. It ends with the last clone, and with it,
+    /// by and by, what this call started; references hold clones. In a worker it is the worker's own.
     pub fn init(config: Config) -> Result<Raylet, InitError> {
         crate::task::check_functions()?;
         match config.mode {
-            Mode::Local => Ok(Raylet { engine: Arc::new(Local::new(&config)?) }),
+            Mode::Local => Ok(Raylet::over(Arc::new(Local::new(&config)?))),
+            Mode::Raylet => crate::engine::start::init(&config),
         }
+    }
+
+    pub(crate) fn over(engine: Arc<dyn Engine>) -> Raylet {
+        Raylet { engine }
     }
 
     /// The raylet of the task or actor that this thread runs; `None` outside of one.
@@ -224,9 +112,34 @@ impl Raylet {
         self.fetch(object, Some(timeout))
     }
 
-    /// All values in order, or the first error in order.
+    /// All values in order, or an error as soon as there is one: what is not there then is not waited for.
     pub fn get_all<T: Value>(&self, objects: &[ObjectRef<T>]) -> Result<Vec<T>, FetchError> {
-        objects.iter().map(|object| self.get(object)).collect()
+        let get = |(at, object): (usize, &ObjectRef<T>)| match object.is_ready() {
+            true => self.get(object),
+            false => self.get_unless_others_fail(object, &objects[at + 1..]),
+        };
+        objects.iter().enumerate().map(get).collect()
+    }
+
+    fn get_unless_others_fail<T: Value>(&self, object: &ObjectRef<T>, others: &[ObjectRef<T>]) -> Result<T, FetchError> {
+        let mut pause = LOOK_MIN;
+        loop {
+            match self.get_timeout(object, pause) {
+                Err(FetchError::TimedOut { .. }) => {}
+                done => return done,
+            }
+            let failed = others.iter().filter(|other| other.is_ready()).find_map(|other| self.error_of(other));
+            if let Some(error) = failed {
+                return Err(error.into());
+            }
+            pause = (2 * pause).min(LOOK_MAX);
+        }
+    }
+
+    /// The error that stands in the place of a value.
+    fn error_of<T>(&self, object: &ObjectRef<T>) -> Option<TaskError> {
+        let object = self.engine.get(object.object(), Some(Duration::ZERO)).ok()?;
+        self.parcel(object).err()
     }
 
     fn fetch<T: Value>(&self, object: &ObjectRef<T>, timeout: Option<Duration>) -> Result<T, FetchError> {

@@ -10,14 +10,16 @@
 //! [`execute`].
 
 pub(crate) mod arguments;
+mod buffer;
 pub(crate) mod error;
 pub(crate) mod options;
 mod panic;
 
 pub use arguments::{Argument, Arguments, Incoming, UnpackError};
 pub use error::{TaskError, TaskErrorKind};
-pub use options::{Options, OptionsError, RESOURCE_UNIT};
+pub use options::{Options, OptionsError, RESOURCE_UNIT, Transport};
 
+use crate::engine::scope::Scope;
 use crate::remote::Raylet;
 use crate::value::{Form, Value};
 use linkme::distributed_slice;
@@ -26,7 +28,7 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use store::{CreateError, Handle, ObjectRef as RawRef};
 
 /// Every remote function of this executable.
@@ -230,6 +232,8 @@ pub(crate) struct Frame {
     pub(crate) ray: Raylet,
     /// Actors whose methods are under way in this thread, the outermost first.
     pub(crate) actors: Vec<Handle>,
+    /// In whose name it submits; none where the engine names no tasks.
+    pub(crate) task: Option<Arc<Scope>>,
 }
 
 thread_local! {
@@ -239,6 +243,11 @@ thread_local! {
 /// The frame of the task that this thread runs.
 pub(crate) fn frame() -> Option<Frame> {
     FRAME.with_borrow(Clone::clone)
+}
+
+/// Calls `with` with the scope of the task that this thread runs, if it runs one.
+pub(crate) fn with_scope<R>(with: impl FnOnce(Option<&Scope>) -> R) -> R {
+    FRAME.with_borrow(|frame| with(frame.as_ref().and_then(|frame| frame.task.as_deref())))
 }
 
 /// Runs user code as a task of this name: a panic becomes an error with its backtrace.

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use store::arrow::Table;
-use store::{CreateError, CreateOptions, Encoding, GetError, Object, ObjectRef as RawRef, Store};
+use store::{CreateError, CreateOptions, Encoding, GetError, Object, ObjectId, ObjectRef as RawRef, Store};
 
 mod plain;
 
@@ -92,7 +92,12 @@ pub enum Form<'a> {
 impl Form<'_> {
     /// Makes an object of it. Only its handle names it; the id can be published later.
     pub(crate) fn put(&self, store: &Store) -> Result<RawRef, Box<CreateError>> {
-        let options = CreateOptions { by_handle_only: true, ..CreateOptions::default() };
+        self.put_as(store, None)
+    }
+
+    /// The same, under an id that was chosen.
+    pub(crate) fn put_as(&self, store: &Store, id: Option<ObjectId>) -> Result<RawRef, Box<CreateError>> {
+        let options = CreateOptions { id, by_handle_only: true, ..CreateOptions::default() };
         match self {
             Form::Bytes { encoding, bytes, references } => {
                 store.put_with(bytes, &CreateOptions { encoding: *encoding, references, ..options })

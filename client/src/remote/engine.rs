@@ -12,9 +12,10 @@
 //!
 //! This file must not know an implementation.
 
-use super::{Raylet, SubmitError};
+use super::{GroupError, Raylet, Strategy, SubmitError};
 use crate::actor::{Class, Method};
 use crate::task::{Arguments, Function, Options, ResultRefs};
+use raylet_api::work::Demand;
 use std::task::Waker;
 use std::time::Duration;
 use store::{GetError, Object, ObjectRef as RawRef, Store};
@@ -27,6 +28,13 @@ pub(crate) struct Call<'a> {
     pub(crate) options: Option<&'a Options>,
     /// How many objects the call makes.
     pub(crate) results: usize,
+}
+
+/// A placement group to make; its bundles are checked.
+#[derive(Debug)]
+pub(crate) struct GroupCall {
+    pub(crate) bundles: Vec<Demand>,
+    pub(crate) strategy: Strategy,
 }
 
 /// Carries out what programs ask for.
@@ -56,7 +64,10 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// The anchor of the living actor of this name.
     fn find_actor(&self, name: &str) -> Option<RawRef>;
 
-    /// This process has let go of its last handle of this value's; others may have some.
+    /// This process has one more handle.
+    fn retained_actor(&self, _anchor: &RawRef) {}
+
+    /// This process has one handle less, whose reference to the anchor is gone already.
     fn released_actor(&self, anchor: store::Handle);
 
     /// Waits for a value or an error. `None` waits as long as it takes.
@@ -65,12 +76,19 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// Waits until `count` have values or errors; which ones have, in order.
     fn wait(&self, objects: &[RawRef], count: usize, timeout: Option<Duration>) -> Result<Vec<bool>, Box<GetError>>;
 
-    /// Has `waker` woken when the object has a value; at once where it has one already.
-    fn wake_when_ready(&self, object: &RawRef, waker: &Waker);
+    /// Has `waker` woken when the object has a value; at once where it has one already. False where
+    /// nobody ever will, as the raylet is gone: `get` says so.
+    fn wake_when_ready(&self, object: &RawRef, waker: &Waker) -> bool;
 
     /// Cancels the task of this result, unless it is done.
     fn cancel(&self, object: &RawRef, force: bool);
 
     /// Ends the actor of this anchor for good.
     fn kill(&self, anchor: &RawRef);
+
+    /// Reserves resources; a promise that stands for them.
+    fn create_group(&self, group: GroupCall) -> Result<RawRef, GroupError>;
+
+    /// Gives them back.
+    fn remove_group(&self, group: &RawRef) -> Result<(), GroupError>;
 }

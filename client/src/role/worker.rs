@@ -2,7 +2,8 @@
 //!
 //! The one thing to know: it is forked from a process that never had a second thread and never
 //! mapped a store, and joins its session like any other client. It ends with the raylet by its
-//! leash, whatever it is doing. This file must not know tasks.
+//! leash, whatever it is doing. What it does is [`crate::worker`]'s, unless somebody says otherwise: this
+//! file must not know tasks.
 
 use crate::{Client, ConnectError, ConnectOptions};
 use raylet_api::zygote::{FORK_FDS, WorkerSpec};
@@ -19,7 +20,7 @@ pub type WorkerMain = fn(Worker) -> i32;
 
 static WORKER_MAIN: OnceLock<WorkerMain> = OnceLock::new();
 
-/// Has workers do something else. Only the first call counts, and only one made before the roles
+/// Has workers do something else than run tasks and actors. Only the first call counts, and only one made before the roles
 /// are taken: by an early constructor.
 pub fn set_worker_main(main: WorkerMain) {
     let _ = WORKER_MAIN.set(main);
@@ -55,12 +56,18 @@ pub(super) fn run(spec: WorkerSpec, fds: [OwnedFd; FORK_FDS]) -> i32 {
         Ok(leash) => leash,
         Err(error) => return fail(&spec, &error),
     };
-    let client = match join(&spec) {
-        Ok(client) => client,
-        Err(error) => return fail(&spec, &error),
-    };
-    let main = WORKER_MAIN.get().copied().unwrap_or(|worker| worker.wait_for_the_end());
-    main(Worker { spec, client, leash })
+    let main = WORKER_MAIN.get().copied();
+    if main.is_none() && spec.directory.is_some() {
+        return match crate::worker::run(&spec) {
+            Ok(()) => 0,
+            Err(error) => fail(&spec, &error),
+        };
+    }
+    let main = main.unwrap_or(|worker| worker.wait_for_the_end());
+    match join(&spec) {
+        Ok(client) => main(Worker { spec, client, leash }),
+        Err(error) => fail(&spec, &error),
+    }
 }
 
 fn fail(spec: &WorkerSpec, error: &dyn std::error::Error) -> i32 {

@@ -12,6 +12,7 @@
 //!            or an encoding; then the length of the bytes as LEB128, then the bytes
 //! ```
 
+use super::buffer::Buffer;
 use super::{TaskError, TaskErrorKind};
 use crate::refs::ObjectRef;
 use crate::remote::{Raylet, SubmitError};
@@ -26,7 +27,7 @@ const AWAITED: u8 = 0x80;
 #[derive(Debug, Default)]
 pub struct Arguments {
     /// See the head of the file.
-    pub(crate) bytes: Vec<u8>,
+    packed: Buffer,
     /// Arguments that are objects, in order: the body waits for all.
     pub(crate) awaited: Vec<RawRef>,
 }
@@ -39,15 +40,28 @@ impl Arguments {
 
     /// Appends what a parameter of type `T` accepts.
     pub fn give<T>(&mut self, ray: &Raylet, argument: impl Argument<T>) -> Result<(), SubmitError> {
-        if self.bytes.is_empty() {
-            self.bytes.push(0);
+        if self.packed.is_empty() {
+            self.packed.push(0);
         }
-        self.bytes[0] += 1;
+        self.packed.bytes_mut()[0] += 1;
         argument.give(ray, self)
     }
 
+    /// See the head of the file.
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.packed.bytes()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_parts(bytes: &[u8], awaited: Vec<RawRef>) -> Arguments {
+        let mut packed = Buffer::default();
+        packed.extend(bytes);
+        Arguments { packed, awaited }
+    }
+
     fn object(&mut self, object: RawRef) {
-        self.bytes.push(AWAITED);
+        self.packed.push(AWAITED);
         self.awaited.push(object);
     }
 
@@ -65,9 +79,9 @@ impl Arguments {
     }
 
     fn inline(&mut self, encoding: Encoding, bytes: &[u8]) {
-        self.bytes.push(encoding as u8);
-        push_number(&mut self.bytes, bytes.len());
-        self.bytes.extend_from_slice(bytes);
+        self.packed.push(encoding as u8);
+        push_number(&mut self.packed, bytes.len());
+        self.packed.extend(bytes);
     }
 
     fn reference<T>(&mut self, ray: &Raylet, object: &ObjectRef<T>) -> Result<(), SubmitError> {
@@ -79,7 +93,7 @@ impl Arguments {
     }
 }
 
-fn push_number(bytes: &mut Vec<u8>, mut number: usize) {
+fn push_number(bytes: &mut Buffer, mut number: usize) {
     while number >= 0x80 {
         bytes.push(number as u8 | 0x80);
         number >>= 7;
@@ -302,17 +316,19 @@ mod tests {
     #[test]
     fn what_is_packed_is_read() {
         let ray = local();
-        let Arguments { bytes, awaited } = packed(&ray);
-        assert_eq!(read(&ray, &bytes, &awaited), Ok((7, vec![1; 3], "x".repeat(200))));
+        let packed = packed(&ray);
+        let (bytes, awaited) = (packed.bytes(), &packed.awaited);
+        assert_eq!(read(&ray, bytes, awaited), Ok((7, vec![1; 3], "x".repeat(200))));
         assert_eq!(bytes.len(), 1 + 3 + 1 + 3 + 202);
     }
 
     #[test]
     fn bytes_that_nobody_packed_are_errors_and_never_panics() {
         let ray = local();
-        let Arguments { bytes, awaited } = packed(&ray);
+        let packed = packed(&ray);
+        let (bytes, awaited) = (packed.bytes().to_vec(), &packed.awaited);
         for len in 0..bytes.len() {
-            assert!(read(&ray, &bytes[..len], &awaited).is_err(), "{len} bytes");
+            assert!(read(&ray, &bytes[..len], awaited).is_err(), "{len} bytes");
         }
         assert!(read(&ray, &bytes, &[]).is_err(), "an object is missing");
         for at in 0..bytes.len() {
@@ -320,7 +336,7 @@ mod tests {
                 let mut changed = bytes.clone();
                 changed[at] = value;
                 // A changed letter is a value like any other; all else is an error.
-                let _ = read(&ray, &changed, &awaited);
+                let _ = read(&ray, &changed, awaited);
             }
         }
     }

@@ -3,6 +3,8 @@
 //! The one thing to know: every field has an absent state, so that options of a call go before those
 //! of the attribute field by field. This file must not know what grants resources.
 
+use crate::remote::group::PlacementGroup;
+use raylet_api::work::BundleWish;
 use std::time::Duration;
 
 /// Resources are counted in these: one CPU is 10,000.
@@ -29,6 +31,21 @@ pub struct Options {
     pub(crate) max_concurrency: Option<u32>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) name: Option<String>,
+    pub(crate) transport: Option<Transport>,
+    pub(crate) placement: Option<BundleWish>,
+    pub(crate) is_detached: Option<bool>,
+    pub(crate) get_if_exists: Option<bool>,
+}
+
+/// How a task gets to a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Transport {
+    /// Through shared memory to workers that the raylet has leased to the caller.
+    #[default]
+    Direct,
+    /// Through the raylet, which picks a worker for each.
+    Raylet,
 }
 
 /// Options that no raylet could carry out.
@@ -134,6 +151,30 @@ impl Options {
         self
     }
 
+    /// How a task gets to a worker; nothing of it shows but in time.
+    pub fn transport(mut self, transport: Transport) -> Options {
+        self.transport = Some(transport);
+        self
+    }
+
+    /// Runs in what a placement group has reserved: in one of its bundles, counted from 0, or in any.
+    pub fn placement_group(mut self, group: &PlacementGroup, bundle: impl Into<Option<u32>>) -> Options {
+        self.placement = Some(BundleWish { group: group.key(), bundle: bundle.into() });
+        self
+    }
+
+    /// Of an actor: it outlives its handles and its job, and is found by its name.
+    pub fn detached(mut self) -> Options {
+        self.is_detached = Some(true);
+        self
+    }
+
+    /// Of an actor: where a living one has the name, that is the one.
+    pub fn get_if_exists(mut self) -> Options {
+        self.get_if_exists = Some(true);
+        self
+    }
+
     /// These, and where they say nothing what `defaults` say.
     pub(crate) fn or(self, defaults: Options) -> Options {
         let ours = self.resources.into_iter();
@@ -149,6 +190,18 @@ impl Options {
             max_concurrency: self.max_concurrency.or(defaults.max_concurrency),
             timeout: self.timeout.or(defaults.timeout),
             name: self.name.or(defaults.name),
+            transport: self.transport.or(defaults.transport),
+            placement: self.placement.or(defaults.placement),
+            is_detached: self.is_detached.or(defaults.is_detached),
+            get_if_exists: self.get_if_exists.or(defaults.get_if_exists),
+        }
+    }
+
+    /// Those of a call, if it has any, before those of the attribute.
+    pub(crate) fn merged(call: Option<&Options>, attribute: Options) -> Options {
+        match call {
+            Some(call) => call.clone().or(attribute),
+            None => attribute,
         }
     }
 
@@ -165,6 +218,11 @@ impl Options {
             return Err(OptionsError::Zero { field });
         }
         if self.name.as_deref() == Some("") { Err(OptionsError::EmptyName) } else { Ok(()) }
+    }
+
+    /// Whether they say how much of a resource, be it nothing.
+    pub(crate) fn names_resource(&self, name: &str) -> bool {
+        self.resources.iter().any(|(named, _)| named == name)
     }
 
     /// What is asked of each resource, in units of 1 / [`RESOURCE_UNIT`].

@@ -1,7 +1,7 @@
-//! What the store does, on your machine, in a few seconds.
+//! Two processes and one object: what the store does, on your machine, in a few seconds.
 //!
 //! ```text
-//! cargo run --release --example demo
+//! cargo run --release --example two_processes
 //! ```
 //!
 //! The one thing to know: the second process reads the very pages the first one wrote. It is this
@@ -18,18 +18,18 @@ use std::time::{Duration, Instant};
 const BYTES: u64 = 256 << 20;
 const PATIENCE: Duration = Duration::from_secs(30);
 
-type Demo<T> = Result<T, Box<dyn Error>>;
+type Shown<T> = Result<T, Box<dyn Error>>;
 
-fn main() -> Demo<()> {
+fn main() -> Shown<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match &words[..] {
         [] => show(),
         [directory, id] => read(Path::new(directory), &id.parse()?),
-        _ => Err("the demo takes no arguments".into()),
+        _ => Err("this example takes no arguments".into()),
     }
 }
 
-fn show() -> Demo<()> {
+fn show() -> Shown<()> {
     let client = Client::embedded(&Config::embedded())?;
     let directory = client.session_directory().expect("an embedded raylet has a session");
     println!("A raylet is running in {}.", directory.display());
@@ -76,7 +76,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn start(directory: &Path, id: &ObjectId) -> Demo<Reader> {
+    fn start(directory: &Path, id: &ObjectId) -> Shown<Reader> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg(directory)
             .arg(id.to_string())
@@ -88,7 +88,7 @@ impl Reader {
         Ok(Reader { child, output, _input })
     }
 
-    fn line(&mut self) -> Demo<String> {
+    fn line(&mut self) -> Shown<String> {
         let mut line = String::new();
         self.output.read_line(&mut line)?;
         Ok(line.trim_end().to_owned())
@@ -96,7 +96,7 @@ impl Reader {
 }
 
 /// In the second process: reads in place, says so, and keeps its view until it is ended.
-fn read(directory: &Path, id: &ObjectId) -> Demo<()> {
+fn read(directory: &Path, id: &ObjectId) -> Shown<()> {
     let client = Client::connect(&ConnectOptions::at(directory))?;
     let start = Instant::now();
     let object = client.get_by_id(id, PATIENCE)?;
@@ -112,7 +112,7 @@ fn read(directory: &Path, id: &ObjectId) -> Demo<()> {
         if right { "right" } else { "WRONG" }
     );
     std::io::stdout().flush()?;
-    // Ends with the demo, if the demo does not kill it first.
+    // Ends with the writer, if that does not kill it first.
     std::io::stdin().read_line(&mut String::new())?;
     Ok(())
 }

@@ -1,0 +1,461 @@
+//! One queue that this process submits into: its ring, what waits for room in it, and who serves it.
+//!
+//! The one thing to know: a call is in the ring or in the backlog behind it, in the order it came, and
+//! its spec is held until the ring gives the record back. Nobody wakes a caller for that, so whoever
+//! submits, waits or pumps reaps. The raylet is asked for workers when there are none, or far fewer
+//! than calls; what it grants shows in the queue itself. This file must not know what calls await.
+
+use super::line::Line;
+use super::spec::{Unpacked, handle, object_key};
+use raylet_api::record::{Body, ObjectKey, Record};
+use raylet_api::work::{CloseQueue, WantWorkers};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+use store::{Handle, ObjectRef as RawRef, Store};
+use store_shm::queue::{Broken, Cancel, Payload, Position, Queue, Service, Submitter};
+
+/// Workers that one queue asks for at most; the raylet gives fewer where there are fewer resources.
+const WORKERS_WANTED_MAX: u64 = 64;
+/// Calls in the ring up to which it is reaped at once where that decides whether to ask for workers.
+const IN_FLIGHT_FEW: u64 = 64;
+/// Submissions after which a fuller ring is reaped: so many cache misses overlap.
+const REAP_AFTER: u32 = 32;
+/// Submissions after which a wish that stands is looked at again, and how old it is then.
+const WISH_LOOK_AFTER: u32 = 256;
+const WISH_AGE: Duration = Duration::from_millis(100);
+/// Calls in one piece of a backlog.
+const PIECE_CALLS: usize = 512;
+
+/// A call that is packed, with what it holds.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) words: Payload,
+    pub(crate) spec: Option<RawRef>,
+}
+
+impl Call {
+    /// Its results, in order; none of a call whose words are no record.
+    pub(crate) fn results(&self, store: &Store) -> Vec<Handle> {
+        results_of(store, &self.words)
+    }
+
+    fn makes(&self, store: &Store, result: Handle) -> bool {
+        makes(store, &self.words, result)
+    }
+}
+
+/// The results of a record whose spec somebody holds.
+fn results_of(store: &Store, words: &Payload) -> Vec<Handle> {
+    let unpacked = Unpacked::of(store, words).ok().flatten();
+    unpacked.map(|unpacked| unpacked.results.as_slice().to_vec()).unwrap_or_default()
+}
+
+fn makes(store: &Store, words: &Payload, result: Handle) -> bool {
+    let Ok(record) = Record::unpack(words) else { return false };
+    record.results > 0 && record.result == object_key(result)
+        || record.results > 1 && results_of(store, words).contains(&result)
+}
+
+/// What became of a submission.
+#[derive(Debug)]
+pub(crate) enum Submitted {
+    /// It is on its way, and nothing is left to do here.
+    Yes,
+    /// Somebody has to look after the lane: it has a backlog, or holds specs.
+    AndPump,
+    /// Nobody serves the queue any more: these calls were taken back.
+    Ended(Vec<Call>),
+}
+
+/// What a lane has to be looked after for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Left {
+    /// For nothing.
+    Nothing,
+    /// Specs to let go of.
+    Specs,
+    /// Calls that wait for room.
+    Backlog,
+}
+
+/// See the head of the file.
+pub(crate) struct Lane {
+    /// The raylet's number of the queue.
+    number: u64,
+    queue: Queue,
+    /// Whether the raylet is to be asked for workers: not for an actor's.
+    is_class: bool,
+    store: Store,
+    state: Mutex<State>,
+    /// Calls in the backlog, and records with a spec: what a pump looks for.
+    left: AtomicUsize,
+    /// Why nobody serves it any more, as the bytes of an error object.
+    end: OnceLock<Vec<u8>>,
+}
+
+struct State {
+    submitter: Submitter,
+    backlog: Backlog,
+    /// Specs by the slot of their record; empty until there is one.
+    specs: Vec<Option<RawRef>>,
+    spec_count: usize,
+    since_reap: u32,
+    wish: Wish,
+    is_ended: bool,
+}
+
+/// What the raylet was asked for last.
+#[derive(Default)]
+struct Wish {
+    /// Workers; 0 once everything before is done.
+    asked: u64,
+    asked_at: Option<Instant>,
+    since_look: u32,
+}
+
+/// Calls that do not fit into the ring, in pieces so that a long one is not copied when it grows.
+#[derive(Default)]
+struct Backlog {
+    pieces: VecDeque<VecDeque<Call>>,
+    count: usize,
+}
+
+impl Backlog {
+    fn push(&mut self, call: Call) {
+        self.count += 1;
+        match self.pieces.back_mut().filter(|piece| piece.len() < PIECE_CALLS) {
+            Some(piece) => piece.push_back(call),
+            None => {
+                // A short backlog, which is the usual one, is not given a whole piece.
+                let room = if self.pieces.is_empty() { 8 } else { PIECE_CALLS };
+                let mut piece = VecDeque::with_capacity(room);
+                piece.push_back(call);
+                self.pieces.push_back(piece);
+            }
+        }
+    }
+
+    fn front(&self) -> Option<&Call> {
+        self.pieces.front()?.front()
+    }
+
+    fn pop(&mut self) -> Option<Call> {
+        let piece = self.pieces.front_mut()?;
+        let call = piece.pop_front();
+        if piece.is_empty() {
+            self.pieces.pop_front();
+        }
+        self.count -= usize::from(call.is_some());
+        call
+    }
+
+    fn take(&mut self, is_it: impl Fn(&Call) -> bool) -> Option<Call> {
+        for piece in &mut self.pieces {
+            if let Some(at) = piece.iter().position(&is_it) {
+                self.count -= 1;
+                return piece.remove(at);
+            }
+        }
+        None
+    }
+
+    fn drain(&mut self) -> impl Iterator<Item = Call> + use<> {
+        self.count = 0;
+        std::mem::take(&mut self.pieces).into_iter().flatten()
+    }
+}
+
+/// What a wish to cancel found.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// It was not begun, and will not be: its results are the caller's to seal.
+    TakenBack(Call),
+    /// It is not here, or somebody has claimed it.
+    NotQueued,
+}
+
+impl Lane {
+    pub(crate) fn new(store: &Store, number: u64, queue: Queue, is_class: bool) -> Result<Lane, Broken> {
+        let state = State {
+            submitter: Submitter::new(&queue)?,
+            backlog: Backlog::default(),
+            specs: Vec::new(),
+            spec_count: 0,
+            since_reap: 0,
+            wish: Wish::default(),
+            is_ended: false,
+        };
+        let (store, state) = (store.clone(), Mutex::new(state));
+        Ok(Lane { number, queue, is_class, store, state, left: AtomicUsize::new(0), end: OnceLock::new() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics on what it finds.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The error that its calls end with, where the raylet has said one.
+    pub(crate) fn end(&self) -> Option<&[u8]> {
+        self.end.get().map(Vec::as_slice)
+    }
+
+    pub(crate) fn set_end(&self, error: Vec<u8>) {
+        let _ = self.end.set(error);
+    }
+
+    /// Whether somebody has to look after it.
+    #[inline]
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed) != 0
+    }
+
+    /// Submits a call behind all that were submitted before.
+    #[inline]
+    pub(crate) fn submit(&self, call: Call, line: &Line) -> Submitted {
+        let mut state = self.lock();
+        if state.is_ended {
+            return Submitted::Ended(vec![call]);
+        }
+        if state.backlog.count > 0 || state.is_due_to_reap() {
+            // What is broken shows when the record is pushed, or taken back.
+            let _ = state.refill();
+        }
+        if let Err(call) = state.push_or_reap(call) {
+            state.backlog.push(call);
+        }
+        self.look(state, line)
+    }
+
+    /// Looks who serves the queue, and does what follows.
+    #[inline]
+    fn look(&self, mut state: MutexGuard<'_, State>, line: &Line) -> Submitted {
+        match self.queue.service() {
+            Service::Ended => {
+                let taken = state.take_back(&self.queue, &self.store);
+                self.note(&state);
+                return Submitted::Ended(taken);
+            }
+            Service::Claimers(claimers) if self.is_class => {
+                if state.waiting().min(WORKERS_WANTED_MAX) > u64::from(claimers) {
+                    self.wish(&mut state, u64::from(claimers), line);
+                }
+            }
+            Service::Claimers(_) => {}
+        }
+        if self.note(&state) { Submitted::AndPump } else { Submitted::Yes }
+    }
+
+    fn note(&self, state: &State) -> bool {
+        let left = state.backlog.count + state.spec_count;
+        self.left.store(left, Ordering::Relaxed);
+        left != 0
+    }
+
+    /// There are more calls than workers, as far as is known: asks for some, if that is news.
+    fn wish(&self, state: &mut State, claimers: u64, line: &Line) {
+        if state.submitter.in_flight() <= IN_FLIGHT_FEW {
+            let _ = state.reap();
+        }
+        let waiting = state.waiting();
+        let wanted = waiting.min(WORKERS_WANTED_MAX);
+        let wish = &mut state.wish;
+        if waiting <= 1 {
+            // All before this one is over, and with it what was asked for that.
+            wish.asked = wish.asked.min(claimers);
+        }
+        if wanted <= claimers || !wish.is_news(wanted, claimers) {
+            return;
+        }
+        wish.asked = wanted;
+        wish.asked_at = Some(Instant::now());
+        let backlog = u32::try_from(waiting).unwrap_or(u32::MAX);
+        // A raylet that is gone shows elsewhere.
+        let _ = line.send(WantWorkers { queue: self.number, wanted: wanted as u32, backlog });
+    }
+
+    /// Moves on what can; what is left then. `Err` as [`Submitted::Ended`].
+    pub(crate) fn pump(&self, line: &Line) -> Result<Left, Vec<Call>> {
+        if !self.has_left() {
+            return Ok(Left::Nothing);
+        }
+        let mut state = self.lock();
+        let _ = state.refill();
+        let is_full = state.backlog.count > 0;
+        match self.look(state, line) {
+            Submitted::Yes => Ok(Left::Nothing),
+            Submitted::AndPump => Ok(if is_full { Left::Backlog } else { Left::Specs }),
+            Submitted::Ended(calls) => Err(calls),
+        }
+    }
+
+    /// For who has waited for a while: wakes a claimer that was woken before and may be stopped, and
+    /// asks for workers again where there are none.
+    pub(crate) fn nudge(&self, line: &Line) -> Result<(), Vec<Call>> {
+        let mut state = self.lock();
+        let _ = state.refill();
+        if state.waiting() == 0 {
+            self.note(&state);
+            return Ok(());
+        }
+        let _ = self.queue.nudge();
+        match self.look(state, line) {
+            Submitted::Ended(calls) => Err(calls),
+            Submitted::Yes | Submitted::AndPump => Ok(()),
+        }
+    }
+
+    /// Takes the call back that makes this result, if nobody has begun it.
+    pub(crate) fn cancel(&self, result: Handle) -> Found {
+        let (mut state, store) = (self.lock(), &self.store);
+        if let Some(call) = state.backlog.take(|call| call.makes(store, result)) {
+            self.note(&state);
+            return Found::TakenBack(call);
+        }
+        for entry in self.queue.queued() {
+            if makes(store, &entry.payload, result) && self.queue.cancel(entry.word.position) == Cancel::Cancelled {
+                return Found::TakenBack(taken_back(store, entry.payload));
+            }
+        }
+        Found::NotQueued
+    }
+
+    /// Reaps; whether everything that was ever submitted is over.
+    pub(crate) fn is_over(&self) -> bool {
+        let mut state = self.lock();
+        let _ = state.refill();
+        self.note(&state);
+        state.waiting() == 0
+    }
+
+    /// Tells the raylet that nothing more comes. Only once everything is over: its place may be
+    /// another queue's from then on.
+    pub(crate) fn close(&self, line: &Line) {
+        let mut state = self.lock();
+        state.is_ended = true;
+        let _ = line.send(CloseQueue { queue: self.number });
+    }
+}
+
+impl Wish {
+    fn is_news(&mut self, wanted: u64, claimers: u64) -> bool {
+        let is_old = |wish: &Wish| wish.asked_at.is_none_or(|at| at.elapsed() >= WISH_AGE);
+        if self.asked == 0 || wanted >= 2 * self.asked {
+            return true;
+        }
+        self.since_look += 1;
+        let is_time = claimers == 0 || self.since_look >= WISH_LOOK_AFTER;
+        if is_time {
+            self.since_look = 0;
+        }
+        is_time && is_old(self)
+    }
+}
+
+impl State {
+    /// Calls that are not known to be over.
+    fn waiting(&self) -> u64 {
+        self.submitter.in_flight() + self.backlog.count as u64
+    }
+
+    #[inline]
+    fn is_due_to_reap(&self) -> bool {
+        self.since_reap >= REAP_AFTER && self.submitter.in_flight() > IN_FLIGHT_FEW
+    }
+
+    /// Hands the call back where the ring is full.
+    #[inline]
+    fn push_or_reap(&mut self, call: Call) -> Result<(), Call> {
+        if self.backlog.count > 0 {
+            return Err(call);
+        }
+        let call = match self.try_push(call) {
+            Ok(()) => return Ok(()),
+            Err(call) => call,
+        };
+        match self.reap() {
+            Ok(reaped) if reaped > 0 => self.try_push(call),
+            _ => Err(call),
+        }
+    }
+
+    #[inline]
+    fn try_push(&mut self, call: Call) -> Result<(), Call> {
+        match self.submitter.try_submit(&call.words) {
+            Ok(position) => {
+                self.since_reap += 1;
+                if let Some(spec) = call.spec {
+                    self.hold(position, spec);
+                }
+                Ok(())
+            }
+            Err(_) => Err(call),
+        }
+    }
+
+    fn hold(&mut self, position: Position, spec: RawRef) {
+        let records = self.submitter.queue().records() as usize;
+        if self.specs.is_empty() {
+            self.specs.resize_with(records, || None);
+        }
+        self.specs[position.number() as usize & (records - 1)] = Some(spec);
+        self.spec_count += 1;
+    }
+
+    fn reap(&mut self) -> Result<u64, Broken> {
+        self.since_reap = 0;
+        let (specs, spec_count) = (&mut self.specs, &mut self.spec_count);
+        let mask = self.submitter.queue().records() as usize - 1;
+        self.submitter.reap(|position, _| {
+            let spec = specs.get_mut(position.number() as usize & mask).and_then(Option::take);
+            *spec_count -= usize::from(spec.is_some());
+        })
+    }
+
+    /// Reaps, and fills what is free from the backlog.
+    fn refill(&mut self) -> Result<(), Broken> {
+        self.reap()?;
+        while let Some(call) = self.backlog.front() {
+            let Ok(position) = self.submitter.try_submit(&call.words) else { break };
+            let call = self.backlog.pop().expect("it is the front");
+            if let Some(spec) = call.spec {
+                self.hold(position, spec);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back what nobody has begun: nobody will.
+    fn take_back(&mut self, queue: &Queue, store: &Store) -> Vec<Call> {
+        self.is_ended = true;
+        let queued = queue.queued().filter(|entry| queue.cancel(entry.word.position) == Cancel::Cancelled);
+        let mut taken: Vec<Call> = queued.map(|entry| taken_back(store, entry.payload)).collect();
+        taken.extend(self.backlog.drain());
+        taken
+    }
+}
+
+/// A call of a record that will not run. Its spec is held by the slot of the record until that is
+/// reaped, and from here on by the call.
+fn taken_back(store: &Store, words: Payload) -> Call {
+    let spec = spec_key(&words).and_then(|key| store.refer(handle(key)));
+    Call { words, spec }
+}
+
+fn spec_key(words: &Payload) -> Option<ObjectKey> {
+    match Record::unpack(words).ok()?.body {
+        Body::Spec(key) => Some(key),
+        Body::Inline { .. } => None,
+    }
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane").field("number", &self.number).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,129 @@
+//! The results of one call, written where they stay: into the promises that the caller made.
+//!
+//! The one thing to know: while the body runs, results are written and not sealed; all of them are
+//! sealed when it has returned, so a call that is tried again, or that returns a wrong number of
+//! them, has shown nobody anything. A promise that somebody sealed before stays as it is (the first
+//! seal wins), and one that nobody refers to any more is skipped. This file must not know what runs.
+
+use crate::task::{Results, TaskError, TaskErrorKind};
+use crate::value::Form;
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use store::arrow::Layout;
+use store::{CreateError, CreateOptions, Encoding, Handle, ObjectWriter, Store};
+
+/// See the head of the file.
+pub(super) struct InPlace<'a> {
+    store: &'a Store,
+    promises: &'a [Handle],
+    /// How many the body has handed over.
+    made: usize,
+    /// Of the first, which is mostly the only one; `None` where nobody wants it.
+    first: Option<ObjectWriter>,
+    more: Vec<Option<ObjectWriter>>,
+}
+
+impl<'a> InPlace<'a> {
+    pub(super) fn new(store: &'a Store, promises: &'a [Handle]) -> InPlace<'a> {
+        InPlace { store, promises, made: 0, first: None, more: Vec::new() }
+    }
+
+    /// Seals what was made; an error stands in the place of each result that was not, or of all where
+    /// their number is wrong.
+    pub(super) fn seal_all(self, name: &str, outcome: Result<(), TaskError>) {
+        let InPlace { store, promises, made, first, more } = self;
+        let (kept, error) = match outcome {
+            Ok(()) if made == promises.len() => (made, None),
+            Ok(()) => {
+                let message = format_args!("{made} results came, {} were declared", promises.len());
+                (0, Some(TaskError::new(TaskErrorKind::ResultCount, name, &message)))
+            }
+            Err(error) => (made.min(promises.len()), Some(error)),
+        };
+        if kept > 0 {
+            first.map(ObjectWriter::seal);
+            more.into_iter().take(kept - 1).flatten().for_each(|writer| drop(writer.seal()));
+        } else {
+            // Not sealed, so the promises are open again for the error.
+            drop((first, more));
+        }
+        if let Some(error) = error {
+            seal_error(store, &promises[kept..], &error);
+        }
+    }
+}
+
+impl Results for InPlace<'_> {
+    fn seal(&mut self, form: &Form<'_>) -> Result<(), Box<CreateError>> {
+        let Some(promise) = self.promises.get(self.made) else {
+            self.made += 1;
+            return Ok(());
+        };
+        let writer = write(self.store, *promise, form)?;
+        match self.made {
+            0 => self.first = writer,
+            _ => self.more.push(writer),
+        }
+        self.made += 1;
+        Ok(())
+    }
+}
+
+/// Writes a value into a promise; `None` where nobody wants it, or it has a value.
+fn write(store: &Store, promise: Handle, form: &Form<'_>) -> Result<Option<ObjectWriter>, Box<CreateError>> {
+    let written = match form {
+        Form::Bytes { encoding, bytes, references } => {
+            let options = CreateOptions { encoding: *encoding, references, ..CreateOptions::default() };
+            let created = store.create_for(promise, bytes.len() as u64, &options);
+            created.map(|writer| writer.map(|writer| filled(writer, bytes)))
+        }
+        Form::Table { schema, batches } => write_table(store, promise, schema, batches),
+    };
+    written.or_else(|error| match *error {
+        CreateError::DuplicateObject { .. } => Ok(None),
+        _ => Err(error),
+    })
+}
+
+fn filled(mut writer: ObjectWriter, bytes: &[u8]) -> ObjectWriter {
+    writer.copy_from_slice(bytes);
+    writer
+}
+
+fn write_table(
+    store: &Store,
+    promise: Handle,
+    schema: &SchemaRef,
+    batches: &[RecordBatch],
+) -> Result<Option<ObjectWriter>, Box<CreateError>> {
+    let layout = Layout::plan(schema, batches).map_err(CreateError::from)?;
+    let options = CreateOptions { encoding: Encoding::Arrow, ..CreateOptions::default() };
+    let Some(mut writer) = store.create_for(promise, layout.bytes() as u64, &options)? else { return Ok(None) };
+    layout.write(&mut writer).map_err(CreateError::from)?;
+    Ok(Some(writer))
+}
+
+/// Seals an error into promises.
+///
+/// Whoever waits for them has no other hope: where there is no room for the whole error, its first
+/// sentence will do, and where there is none for that, this waits for room again.
+pub(super) fn seal_error(store: &Store, promises: &[Handle], error: &TaskError) {
+    let whole = error.form();
+    for promise in promises {
+        if put(store, *promise, &whole) {
+            continue;
+        }
+        let short = TaskError::new(error.kind(), error.function(), &"it failed, and there was no room to say why");
+        let short = short.form();
+        while !put(store, *promise, &short) && is_wanted(store, *promise) {}
+    }
+}
+
+fn put(store: &Store, promise: Handle, form: &Form<'_>) -> bool {
+    write(store, promise, form).map(|writer| writer.map(ObjectWriter::seal)).is_ok()
+}
+
+/// Whether somebody still waits, in a store that is still kept.
+fn is_wanted(store: &Store, promise: Handle) -> bool {
+    store.refer(promise).is_some_and(|object| !object.is_ready())
+}
