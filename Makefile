@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help test crash lint loom check-aarch64 demo bench-store soak fuzz simulate clean
+.PHONY: help test crash lint loom check-aarch64 demo bench-store bench-tasks soak fuzz simulate clean
 
 help: ## What there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -22,11 +22,15 @@ loom: ## The protocol's source under loom: every interleaving within the bounds
 check-aarch64: ## Whether it compiles for aarch64, where the toolchain has its standard library
 	CARGO="$(CARGO)" .ci/run aarch64
 
-demo: ## Two processes, one object, no copy: what the store does, on your machine
-	$(CARGO) run --release -p raylet-client --example demo
+demo: ## The main job: text on this machine to clean, unique passages, on all cores; DEMO="--help" says more
+	$(CARGO) run --release -p raylet-client --example demo -- $(DEMO)
 
 bench-store: ## The store beside Plasma, Ray, LMDB, iceoryx2 and the machine's limits, in one run
 	$(CARGO) run --release -p benches-compare --bin bench-store
+
+bench-tasks: ## Tasks and actors beside Ray, iceoryx2, gRPC, thread pools and the machine's limits, in one run
+	$(CARGO) build --release -p raylet-client --example demo
+	$(CARGO) run --release -p benches-compare --bin bench-tasks
 
 soak: ## Tens of thousands of processes killed and stopped at random instants
 	$(CARGO) run --release -p tests --bin soak

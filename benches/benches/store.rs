@@ -7,8 +7,11 @@
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-use store::{Config, CreateOptions, ObjectRef, Store};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+use store::{Config, CreateOptions, Handle, Keeping, ObjectId, ObjectRef, Store};
+use store_shm::liveness::ProcessId;
 
 const CAPACITY_BYTES: u64 = 1 << 30;
 const SIZES: [usize; 4] = [100, 4 << 10, 64 << 10, 1 << 20];
@@ -97,5 +100,103 @@ fn waits(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, limits, gets, puts, lives, waits);
+/// Results of tasks: the caller promises, a worker puts, the caller looks and frees. Each number is one
+/// step of one object, among `BATCH` under way.
+const BATCH: u64 = 256;
+
+/// Two clients of one store, as two processes have it: each with its own number and mappings.
+fn caller_and_worker() -> (Store, Store) {
+    let caller = store();
+    let client = caller.admit(ProcessId::current(), "worker").expect("there are numbers");
+    let config = Config { keeping: Keeping::Daemon, ..Config::default() };
+    let worker = Store::attach(caller.segments().expect("descriptors"), client, config).expect("it is admitted");
+    (caller, worker)
+}
+
+/// What the worker does for each call.
+fn put_results(worker: &Store, promises: &[Handle]) {
+    let options = CreateOptions::default();
+    for &promise in promises {
+        drop(worker.put_for(promise, &[7; 8], &options).expect("there is room"));
+    }
+}
+
+/// Time that each of the three steps took for `count` objects, with `put` for the second.
+fn steps(caller: &Store, count: u64, mut put: impl FnMut(&[Handle]) -> Duration) -> [Duration; 3] {
+    let task = [3; 24];
+    let mut spent = [Duration::ZERO; 3];
+    let (mut objects, mut handles) = (Vec::with_capacity(BATCH as usize), Vec::with_capacity(BATCH as usize));
+    for _ in 0..count.div_ceil(BATCH) {
+        let start = Instant::now();
+        for number in 0..BATCH as u32 {
+            let id = ObjectId::of_task(task, number);
+            objects.push(caller.promise_by_handle(Some(&id)).expect("there is room"));
+        }
+        spent[0] += start.elapsed();
+        handles.extend(objects.iter().map(ObjectRef::handle));
+        spent[1] += put(&handles);
+        handles.clear();
+        let start = Instant::now();
+        for object in objects.drain(..) {
+            black_box(caller.view(&object).expect("it is sealed")[0]);
+        }
+        spent[2] += start.elapsed();
+    }
+    spent.map(|spent| spent.mul_f64(count as f64 / count.next_multiple_of(BATCH) as f64))
+}
+
+fn task_results(criterion: &mut Criterion) {
+    let (caller, worker) = caller_and_worker();
+    let mut group = criterion.benchmark_group("task result");
+    const STEPS: [&str; 3] = ["promise", "put for it", "view and free"];
+    for (step, name) in STEPS.into_iter().enumerate() {
+        group.bench_function(format!("{name}, one core"), |bencher| {
+            bencher.iter_custom(|count| {
+                let put = |promises: &[Handle]| {
+                    let start = Instant::now();
+                    put_results(&worker, promises);
+                    start.elapsed()
+                };
+                steps(&caller, count, put)[step]
+            });
+        });
+    }
+    let (to_worker, calls) = mpsc::sync_channel::<Vec<Handle>>(1);
+    let (to_caller, ends) = mpsc::sync_channel::<Duration>(1);
+    let worker = &worker;
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            while let Some(promises) = spun(&calls) {
+                let start = Instant::now();
+                put_results(worker, &promises);
+                to_caller.send(start.elapsed()).expect("the caller waits for it");
+            }
+        });
+        for (step, name) in STEPS.into_iter().enumerate() {
+            group.bench_function(format!("{name}, two cores"), |bencher| {
+                bencher.iter_custom(|count| {
+                    let put = |promises: &[Handle]| {
+                        to_worker.send(promises.to_vec()).expect("the worker waits for it");
+                        spun(&ends).expect("the worker answers")
+                    };
+                    steps(&caller, count, put)[step]
+                });
+            });
+        }
+        drop(to_worker);
+    });
+}
+
+/// The next message, without sleeping for it; `None` once nobody sends any.
+fn spun<T>(receiver: &mpsc::Receiver<T>) -> Option<T> {
+    loop {
+        match receiver.try_recv() {
+            Ok(message) => return Some(message),
+            Err(mpsc::TryRecvError::Empty) => std::hint::spin_loop(),
+            Err(mpsc::TryRecvError::Disconnected) => return None,
+        }
+    }
+}
+
+criterion_group!(benches, limits, gets, puts, lives, waits, task_results);
 criterion_main!(benches);

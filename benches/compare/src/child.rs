@@ -3,7 +3,8 @@
 //! The one thing to know: a role of this executable calls `end_with_parent` first, so that even a
 //! harness that is killed leaves nobody spinning.
 
-use std::os::unix::process::parent_id;
+use std::ffi::OsString;
+use std::os::unix::process::{CommandExt, parent_id};
 use std::process::{Child, Command, Stdio};
 
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -12,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::error::BenchError;
+use crate::processes::threads;
 
 /// The core of the harness and of whoever measures.
 pub const HARNESS_CORE: usize = 0;
@@ -24,6 +26,19 @@ pub fn pin_to_core(core: usize) {
     let pinned = cores.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &cores));
     if let Err(error) = pinned {
         eprintln!("not pinned to core {core}: {error}");
+    }
+}
+
+/// Keeps all threads that another process has now on one core, as far as the kernel allows.
+pub fn pin_process(pid: u32, core: usize) {
+    let mut cores = CpuSet::new();
+    if let Err(error) = cores.set(core) {
+        eprintln!("process {pid} is not pinned to core {core}: {error}");
+        return;
+    }
+    for thread in threads(pid) {
+        // A thread that has ended needs no core.
+        let _ = sched_setaffinity(Pid::from_raw(thread.cast_signed()), &cores);
     }
 }
 
@@ -55,6 +70,23 @@ pub fn end_with_parent(parent: u32) -> Result<(), BenchError> {
     Ok(())
 }
 
+/// Turns this process into another program, which ends when `parent` does.
+pub fn become_other(command: &[OsString], parent: u32) -> Result<(), BenchError> {
+    end_with_parent(parent)?;
+    let Some((program, arguments)) = command.split_first() else {
+        return Err(BenchError::UnknownRole { role: String::new() });
+    };
+    Err(BenchError::system("another program")(Command::new(program).args(arguments).exec()))
+}
+
+/// This executable in another role, not started yet.
+pub fn role_command(role: &[&str]) -> Result<Command, BenchError> {
+    let executable = std::env::current_exe().map_err(BenchError::system("our own path"))?;
+    let mut command = Command::new(executable);
+    command.args(role).arg("--parent").arg(std::process::id().to_string());
+    Ok(command)
+}
+
 /// A child that ends at the latest when this value does.
 pub struct OwnedChild(Child);
 
@@ -66,15 +98,7 @@ impl OwnedChild {
 
     /// As [`OwnedChild::start_role`], with something at its standard input.
     pub fn start_role_with(role: &[&str], input: Stdio) -> Result<Self, BenchError> {
-        let executable = std::env::current_exe().map_err(BenchError::system("our own path"))?;
-        Command::new(executable)
-            .args(role)
-            .arg("--parent")
-            .arg(std::process::id().to_string())
-            .stdin(input)
-            .spawn()
-            .map(Self)
-            .map_err(BenchError::system("another process of ours"))
+        role_command(role)?.stdin(input).spawn().map(Self).map_err(BenchError::system("another process of ours"))
     }
 
     /// Takes over a child that somebody started.

@@ -22,6 +22,12 @@ pub enum BenchError {
         /// The peer's name.
         peer: &'static str,
     },
+    /// An executable that is run beside this one is missing.
+    #[error("{what} is not built; `make bench-tasks` builds it")]
+    NotBuilt {
+        /// Which.
+        what: &'static str,
+    },
     /// Creating the peer's environment failed.
     #[error("installing {peer} ended with {status}")]
     Install {
@@ -44,6 +50,22 @@ pub enum BenchError {
     /// iceoryx2 refused.
     #[error("iceoryx2, {step}: {source}")]
     Iceoryx2 {
+        /// What was being done.
+        step: &'static str,
+        /// Its own error.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// gRPC refused.
+    #[error("grpc, {step}: {source}")]
+    Grpc {
+        /// What was being done.
+        step: &'static str,
+        /// Its own error.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The raylet refused.
+    #[error("the raylet, {step}: {source}")]
+    Raylet {
         /// What was being done.
         step: &'static str,
         /// Its own error.
@@ -101,6 +123,11 @@ impl BenchError {
     /// Names the step at which the store refused.
     pub fn store<E: Error + Send + Sync + 'static>(step: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::Store { step, source: Box::new(source) }
+    }
+
+    /// Names the step at which the raylet refused.
+    pub fn raylet<E: Error + Send + Sync + 'static>(step: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::Raylet { step, source: Box::new(source) }
     }
 
     /// As [`BenchError::system`], for an error number.

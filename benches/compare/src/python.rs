@@ -25,8 +25,10 @@ const END_WAIT: Duration = Duration::from_secs(15);
 /// A peer that Python drives.
 #[derive(Clone, Copy, Debug)]
 pub struct PythonPeer {
-    /// The peer's name, its environment's and its script's.
+    /// The peer's name and its environment's.
     pub name: &'static str,
+    /// Its file among the peers.
+    pub script: &'static str,
     /// What the environment must hold; nothing for what Python itself brings.
     pub requirements: &'static [&'static str],
 }
@@ -67,7 +69,7 @@ impl Environments {
     /// Starts the peer's script.
     pub fn start(&self, peer: PythonPeer) -> Result<Script, BenchError> {
         let interpreter = self.interpreter(peer)?;
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("peers/{}_peer.py", peer.name));
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(peer.script);
         Script::start(peer.name, &interpreter, &script)
     }
 }

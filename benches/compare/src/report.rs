@@ -7,8 +7,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::error::BenchError;
+use crate::plan::{Peer, Unit, WorkPlan};
 use crate::stats::Summary;
-use crate::work::{Peer, Unit, WorkPlan};
 
 /// One work and one peer, as the JSON has it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -37,7 +37,7 @@ pub struct Report {
 
 impl Report {
     /// Adds the rows of one work: one for each peer, or one alone.
-    pub fn add(&mut self, plan: &WorkPlan, ours: Option<&Summary>, peers: &[(Peer, Option<Summary>)]) {
+    pub fn add<W>(&mut self, plan: &WorkPlan<W>, ours: Option<&Summary>, peers: &[(Peer, Option<Summary>)]) {
         if peers.is_empty() {
             self.push(plan, plan.name.to_owned(), ours, None, None);
         }
@@ -48,9 +48,9 @@ impl Report {
         }
     }
 
-    fn push(
+    fn push<W>(
         &mut self,
-        plan: &WorkPlan,
+        plan: &WorkPlan<W>,
         name: String,
         ours: Option<&Summary>,
         peer: Option<&Summary>,
@@ -115,7 +115,7 @@ fn figure(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::work::STORE_WORKS;
+    use crate::store::work::STORE_WORKS;
 
     fn summary(median: f64) -> Summary {
         Summary { median, p99: median, p999: median, sample_count: 1 }

@@ -11,11 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::error::BenchError;
+use crate::plan::{Made, Peer, Setting, Work, WorkPlan};
 use crate::python::Environments;
 use crate::report::Report;
 use crate::stats::Summary;
-use crate::work::{LARGE_BYTES, Peer, Work, WorkPlan};
-use crate::{ours, peers};
+use crate::watchdog::Watchdog;
+
+/// Bytes of [`Bench::source`].
+pub const SOURCE_BYTES: usize = 100 << 20;
 
 /// Somebody who can do a work again and again. A round gives samples in the work's unit.
 pub trait Contender {
@@ -72,7 +75,7 @@ impl Bench {
 
     /// 100 MiB of touched bytes, none of them zero: the source of every put and of every copy.
     pub fn source(&self) -> Rc<[u8]> {
-        let fresh = || (0..LARGE_BYTES).map(|at| (at.wrapping_mul(0x9E37_79B9) >> 11) as u8 | 1).collect();
+        let fresh = || (0..SOURCE_BYTES).map(|at| (at.wrapping_mul(0x9E37_79B9) >> 11) as u8 | 1).collect();
         Rc::clone(self.source.get_or_init(fresh))
     }
 
@@ -89,24 +92,24 @@ struct Seat {
 }
 
 impl Seat {
-    fn new(plan: &WorkPlan, peer: Option<Peer>, bench: &Bench) -> Self {
+    fn new<W: Work>(plan: &WorkPlan<W>, peer: Option<Peer>, bench: &Bench) -> Self {
         let made = match peer {
-            None => ours::contender(plan.work, ours::Setting::Measured, bench),
-            Some(Peer::Itself) => ours::contender(plan.work, ours::Setting::Baseline, bench),
-            Some(peer) => peers::contender(plan.work, peer, bench),
+            None => plan.work.ours(Setting::Measured, bench),
+            Some(Peer::Itself) => plan.work.ours(Setting::Baseline, bench),
+            Some(peer) => plan.work.peer(peer, bench),
         };
         let contender = made.unwrap_or_else(|error| {
-            complain(plan, peer, &error);
+            complain(plan.name, peer, &error);
             None
         });
         Self { peer, contender, rounds: Vec::new() }
     }
 
-    fn turn(&mut self, plan: &WorkPlan) {
+    fn turn(&mut self, work: &str) {
         match self.contender.as_mut().map(|contender| contender.round()) {
             Some(Ok(samples)) => self.rounds.push(samples),
             Some(Err(error)) => {
-                complain(plan, self.peer, &error);
+                complain(work, self.peer, &error);
                 self.contender = None;
                 self.rounds.clear();
             }
@@ -115,21 +118,28 @@ impl Seat {
     }
 }
 
-fn complain(plan: &WorkPlan, peer: Option<Peer>, error: &BenchError) {
-    eprintln!("  {} of {}: {error}", peer.map_or("ours", Peer::name), plan.name);
+fn complain(work: &str, peer: Option<Peer>, error: &BenchError) {
+    eprintln!("  {} of {work}: {error}", peer.map_or("ours", Peer::name));
 }
 
 /// Runs one work against these of its peers and adds its rows.
-pub fn run_work(plan: &WorkPlan, peers: &[Peer], bench: &Bench, report: &mut Report) -> Result<(), BenchError> {
+pub fn run_work<W: Work>(
+    plan: &WorkPlan<W>,
+    peers: &[Peer],
+    bench: &Bench,
+    report: &mut Report,
+) -> Result<(), BenchError> {
     let start = Instant::now();
     eprintln!("{} ...", plan.name);
+    let _watchdog = Watchdog::start(plan.name);
     let mut seats = vec![Seat::new(plan, None, bench)];
     seats.extend(peers.iter().map(|peer| Seat::new(plan, Some(*peer), bench)));
-    for round in 0..=bench.effort.rounds {
+    let last = bench.effort.rounds.min(plan.rounds_max);
+    for round in 0..=last {
         for seat in &mut seats {
             bench.check_interrupted()?;
-            seat.turn(plan);
-            if round == 0 {
+            seat.turn(plan.name);
+            if round == 0 && last > 0 {
                 seat.rounds.clear();
             }
         }
@@ -143,7 +153,7 @@ pub fn run_work(plan: &WorkPlan, peers: &[Peer], bench: &Bench, report: &mut Rep
 }
 
 /// A peer that has nothing to do with a work.
-pub fn no_such_peer(work: Work, peer: Peer) -> Result<Option<Boxed>, BenchError> {
+pub fn no_such_peer<W: Work>(work: W, peer: Peer) -> Made {
     debug_assert!(false, "the table names {peer:?} for {work:?}, nobody implements it");
     Ok(None)
 }

@@ -3,8 +3,11 @@
 //! The one thing to know: a loop that times ours and a loop that times a peer are the same loop, so
 //! the cost of looking at the clock is on both sides. No unit is converted here.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
+/// Tasks under way at once where a row says "in flight".
+pub const OUTSTANDING: usize = 10_000;
 /// Operations between two looks at the clock where one operation takes nanoseconds.
 pub const OPERATIONS_PER_BATCH: usize = 256;
 
@@ -62,6 +65,27 @@ pub fn time_each<E>(count: usize, mut operation: impl FnMut() -> Result<(), E>) 
         .collect()
 }
 
+/// Tasks completed a second out of `count`, never more than [`OUTSTANDING`] of them submitted and not
+/// awaited; the oldest is awaited first. From the first submission to the last result.
+pub fn time_in_flight<T, E>(
+    count: usize,
+    mut submit: impl FnMut() -> Result<T, E>,
+    mut await_result: impl FnMut(T) -> Result<(), E>,
+) -> Result<f64, E> {
+    let mut outstanding = VecDeque::with_capacity(OUTSTANDING);
+    let start = Instant::now();
+    for _ in 0..count {
+        if outstanding.len() == OUTSTANDING
+            && let Some(oldest) = outstanding.pop_front()
+        {
+            await_result(oldest)?;
+        }
+        outstanding.push_back(submit()?);
+    }
+    outstanding.into_iter().try_for_each(await_result)?;
+    Ok(count as f64 * 1e9 / start.elapsed().as_nanos() as f64)
+}
+
 /// Gigabytes a second of each of `count` operations that move `bytes` each.
 pub fn time_copies<E>(count: usize, bytes: usize, operation: impl FnMut() -> Result<(), E>) -> Result<Vec<f64>, E> {
     let nanos = time_each(count, operation)?;
@@ -111,6 +135,7 @@ impl Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
 
     #[test]
     fn a_slow_round_does_not_move_the_median() {
@@ -125,6 +150,23 @@ mod tests {
         assert_eq!(median(&samples), Some(500.0));
         assert_eq!(quantile(&samples, 0.999), Some(999.0));
         assert_eq!(quantile(&[], 0.5), None);
+    }
+
+    #[test]
+    fn no_more_are_in_flight_than_may_be() {
+        let (most, now) = (Cell::new(0), Cell::new(0_usize));
+        let submit = || {
+            now.set(now.get() + 1);
+            most.set(most.get().max(now.get()));
+            Ok::<(), ()>(())
+        };
+        let end = |()| {
+            now.set(now.get() - 1);
+            Ok(())
+        };
+        let rate = time_in_flight(OUTSTANDING * 2, submit, end);
+        assert!(rate.is_ok_and(|rate| rate > 0.0));
+        assert_eq!((most.get(), now.get()), (OUTSTANDING, 0));
     }
 
     #[test]

@@ -1,18 +1,18 @@
-//! What no store can beat: atomics, copies, page faults, cache misses and futexes, bare.
+//! What no store can beat: atomics, copies, page faults and cache misses, bare.
 //!
 //! The one thing to know: nothing of the store is linked into these loops, and each does the least
 //! that its name allows.
 
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::child::{HARNESS_CORE, OTHER_CORE, OwnedChild, end_with_parent, pin_to_core};
 use crate::error::BenchError;
-use crate::raw::{PAGE_BYTES, SharedPages, WORDS_PER_LINE, futex_wait, futex_wake};
+use crate::plan::Peer;
+use crate::raw::{PAGE_BYTES, SharedPages};
 use crate::run::{Bench, Boxed, no_such_peer};
 use crate::stats::{OPERATIONS_PER_BATCH, time_batches, time_copies};
-use crate::work::{LARGE_BYTES, LARGE_PLACES, MEDIUM_PLACES, MIB, Peer, RANDOM_GET_REGIONS, Work};
+use crate::store::work::{LARGE_BYTES, LARGE_PLACES, MEDIUM_PLACES, MIB, RANDOM_GET_REGIONS, StoreWork};
 
 /// One fetch_add and one fetch_sub on a line nobody else writes, in a loop.
 pub fn rmw_pair(bench: &Bench) -> Result<Option<Boxed>, BenchError> {
@@ -28,10 +28,10 @@ pub fn rmw_pair(bench: &Bench) -> Result<Option<Boxed>, BenchError> {
 }
 
 /// The same touched source into warm shared pages, as many places as a put rotates over.
-pub fn memcpy(work: Work, bench: &Bench) -> Result<Option<Boxed>, BenchError> {
+pub fn memcpy(work: StoreWork, bench: &Bench) -> Result<Option<Boxed>, BenchError> {
     let (bytes, places, count) = match work {
-        Work::PutMediumWarm => (MIB, MEDIUM_PLACES, bench.effort.count(512)),
-        Work::PutLargeWarm => (LARGE_BYTES, LARGE_PLACES, bench.effort.count(8)),
+        StoreWork::PutMediumWarm => (MIB, MEDIUM_PLACES, bench.effort.count(512)),
+        StoreWork::PutLargeWarm => (LARGE_BYTES, LARGE_PLACES, bench.effort.count(8)),
         _ => return no_such_peer(work, Peer::Memcpy),
     };
     let pages = SharedPages::warm(bytes * places)?;
@@ -115,64 +115,6 @@ fn draw_cycle(words: &[AtomicU64], line_count: usize, stride: usize) {
         let mine = line(index).load(Ordering::Relaxed);
         line(index).store(other.swap(mine, Ordering::Relaxed), Ordering::Relaxed);
     }
-}
-
-/// The word the harness writes, then the word the other process writes, a line apart.
-const PING: usize = 0;
-const PONG: usize = WORDS_PER_LINE;
-
-/// A whole round trip between two processes that sleep on two futex words.
-pub fn futex(bench: &Bench) -> Result<Option<Boxed>, BenchError> {
-    let pages = SharedPages::warm(PAGE_BYTES)?;
-    pages.words()[PING].store(0, Ordering::Relaxed);
-    let path = pages.path().display().to_string();
-    let core = OTHER_CORE.to_string();
-    let mut other = OwnedChild::start_role(&["futex-echo", "--pages", &path, "--core", &core])?;
-    let count = bench.effort.count(3_000);
-    let mut turn = 0;
-    Ok(Some(Box::new(move || {
-        pin_to_core(HARNESS_CORE);
-        (0..count)
-            .map(|_| {
-                if other.has_ended() {
-                    return Err(BenchError::Answer { peer: "futex", answer: String::new() });
-                }
-                turn += 1;
-                let start = Instant::now();
-                hand_over(pages.futex_word(PING), turn);
-                await_turn(pages.futex_word(PONG), turn);
-                Ok(start.elapsed().as_nanos() as f64)
-            })
-            .collect()
-    })))
-}
-
-fn hand_over(word: &AtomicU32, turn: u32) {
-    // Release: pairs with the acquire in `await_turn`.
-    word.store(turn, Ordering::Release);
-    futex_wake(word);
-}
-
-fn await_turn(word: &AtomicU32, turn: u32) {
-    loop {
-        let seen = word.load(Ordering::Acquire);
-        if seen == turn {
-            return;
-        }
-        futex_wait(word, seen);
-    }
-}
-
-/// The other end of `futex`; ends with the harness.
-pub fn futex_echo(pages: &std::path::Path, core: usize, parent: u32) -> Result<(), BenchError> {
-    end_with_parent(parent)?;
-    pin_to_core(core);
-    let pages = SharedPages::open(pages)?;
-    for turn in 1..u32::MAX {
-        await_turn(pages.futex_word(PING), turn);
-        hand_over(pages.futex_word(PONG), turn);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

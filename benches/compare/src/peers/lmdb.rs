@@ -12,11 +12,12 @@ use heed::{Database, Env, WithTls};
 use tempfile::TempDir;
 
 use crate::error::BenchError;
+use crate::plan::Peer;
 use crate::raw::{LmdbMap, open_lmdb};
 use crate::run::{Bench, Boxed, no_such_peer};
 use crate::scratch;
 use crate::stats::{OPERATIONS_PER_BATCH, read_first_line, time_batches, time_each};
-use crate::work::{FEW_LIVE, Peer, SMALL_BYTES, Work};
+use crate::store::work::{FEW_LIVE, SMALL_BYTES, StoreWork};
 
 const KEY_BYTES: usize = 28;
 const MAP_BYTES: usize = 1 << 30;
@@ -31,13 +32,13 @@ struct Lmdb {
 }
 
 /// LMDB for a work.
-pub fn contender(work: Work, map: LmdbMap, bench: &Bench) -> Result<Option<Boxed>, BenchError> {
+pub fn contender(work: StoreWork, map: LmdbMap, bench: &Bench) -> Result<Option<Boxed>, BenchError> {
     let mut lmdb = Lmdb::open(map, bench)?;
     let batches = bench.effort.count(1_000);
     let puts = bench.effort.count(5_000);
     match work {
-        Work::GetByIdHot => Ok(Some(Box::new(move || lmdb.gets(batches)))),
-        Work::PutSmall | Work::PutSmallByHandle => Ok(Some(Box::new(move || lmdb.puts(puts)))),
+        StoreWork::GetByIdHot => Ok(Some(Box::new(move || lmdb.gets(batches)))),
+        StoreWork::PutSmall | StoreWork::PutSmallByHandle => Ok(Some(Box::new(move || lmdb.puts(puts)))),
         _ => no_such_peer(work, Peer::Lmdb),
     }
 }

@@ -7,7 +7,8 @@ use crate::error::BenchError;
 use crate::python::PythonPeer;
 use crate::run::{Bench, Boxed};
 
-const MULTIPROCESSING: PythonPeer = PythonPeer { name: "multiprocessing", requirements: &[] };
+const MULTIPROCESSING: PythonPeer =
+    PythonPeer { name: "multiprocessing", script: "multiprocessing_peer.py", requirements: &[] };
 
 /// Small puts, the only work it is asked for.
 pub fn contender(bench: &Bench) -> Result<Option<Boxed>, BenchError> {

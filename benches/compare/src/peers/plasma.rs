@@ -6,21 +6,23 @@
 //! then the buffer let go, by a client that has the memory mapped but holds nothing of the object.
 
 use crate::error::BenchError;
+use crate::plan::Peer;
 use crate::python::{PythonPeer, Script};
 use crate::run::{Bench, Boxed, no_such_peer};
-use crate::work::{LARGE_BYTES, Peer, Work};
+use crate::store::work::{LARGE_BYTES, StoreWork};
 
-const PLASMA: PythonPeer = PythonPeer { name: "plasma", requirements: &["pyarrow==10.0.1", "numpy<2"] };
+const PLASMA: PythonPeer =
+    PythonPeer { name: "plasma", script: "plasma_peer.py", requirements: &["pyarrow==10.0.1", "numpy<2"] };
 
 /// Plasma for a work.
-pub fn contender(work: Work, bench: &Bench) -> Result<Option<Boxed>, BenchError> {
+pub fn contender(work: StoreWork, bench: &Bench) -> Result<Option<Boxed>, BenchError> {
     let count = |full| bench.effort.count(full);
     match work {
-        Work::GetByHandleHot | Work::GetByIdHot => asking(bench, "get", count(1_000)),
-        Work::PutSmall => asking(bench, "put_small", count(1_000)),
-        Work::GetTable => asking(bench, "get_table", count(200)),
-        Work::PutLargeWarm => rates(bench, "put_large", LARGE_BYTES, count(8)),
-        Work::FirstFullRead => rates(bench, "first_read", 1 << 30, 1),
+        StoreWork::GetByHandleHot | StoreWork::GetByIdHot => asking(bench, "get", count(1_000)),
+        StoreWork::PutSmall => asking(bench, "put_small", count(1_000)),
+        StoreWork::GetTable => asking(bench, "get_table", count(200)),
+        StoreWork::PutLargeWarm => rates(bench, "put_large", LARGE_BYTES, count(8)),
+        StoreWork::FirstFullRead => rates(bench, "first_read", 1 << 30, 1),
         _ => no_such_peer(work, Peer::Plasma),
     }
 }

@@ -1,27 +1,56 @@
-//! Ray 2.60.0's object store through `ray.put` and `ray.get`.
+//! Ray 2.60.0 driven from Python: its object store, its tasks and its actors.
 //!
 //! Setting: one node, no dashboard, unpinned (Ray brings some ten processes). Small values are
-//! `bytes`, large ones a NumPy array of touched bytes; references are dropped untimed.
+//! `bytes`, large ones a NumPy array of touched bytes; references are dropped untimed. Tasks have as
+//! many CPUs as there are cores, and workers that have run tasks before.
 
 use crate::error::BenchError;
+use crate::plan::{Made, Peer, Unit};
 use crate::python::PythonPeer;
 use crate::run::{Bench, Boxed, no_such_peer};
-use crate::work::{LARGE_BYTES, Peer, Work};
+use crate::stats::OUTSTANDING;
+use crate::store::work::{LARGE_BYTES, StoreWork};
+use crate::tasks::work::TaskWork;
 
-const RAY: PythonPeer = PythonPeer { name: "ray", requirements: &["ray==2.60.0", "numpy"] };
+const REQUIREMENTS: &[&str] = &["ray==2.60.0", "numpy"];
+const OBJECTS: PythonPeer = PythonPeer { name: "ray", script: "ray_peer.py", requirements: REQUIREMENTS };
+const TASKS: PythonPeer = PythonPeer { name: "ray", script: "ray_tasks_peer.py", requirements: REQUIREMENTS };
 
-/// Ray for a work.
-pub fn contender(work: Work, bench: &Bench) -> Result<Option<Boxed>, BenchError> {
+/// Ray for a work of the store.
+pub fn objects(work: StoreWork, bench: &Bench) -> Made {
     let (operation, count, bytes) = match work {
-        Work::GetByIdHot => ("get", bench.effort.count(500), None),
-        Work::PutSmall => ("put_small", bench.effort.count(300), None),
-        Work::PutLargeWarm => ("put_large", bench.effort.count(4), Some(LARGE_BYTES)),
+        StoreWork::GetByIdHot => ("get", bench.effort.count(500), None),
+        StoreWork::PutSmall => ("put_small", bench.effort.count(300), None),
+        StoreWork::PutLargeWarm => ("put_large", bench.effort.count(4), Some(LARGE_BYTES)),
         _ => return no_such_peer(work, Peer::Ray),
     };
-    let mut script = bench.environments.start(RAY)?;
-    Ok(Some(Box::new(move || {
-        let nanos = script.ask(operation, count)?;
-        let in_unit = |each| bytes.map_or(each, |bytes| bytes as f64 / each);
-        Ok(nanos.into_iter().map(in_unit).collect())
-    })))
+    let in_unit = move |each| bytes.map_or(each, |bytes| bytes as f64 / each);
+    asking(OBJECTS, operation, count, in_unit, bench).map(Some)
+}
+
+/// Ray for a work of tasks.
+pub fn tasks(work: TaskWork, bench: &Bench) -> Made {
+    let count = |full| bench.effort.count(full);
+    let (operation, count, unit) = match work {
+        TaskWork::NoopHot => ("task", count(200), Unit::Nanoseconds),
+        TaskWork::NoopsInFlight => ("tasks_in_flight", count(OUTSTANDING), Unit::PerSecond),
+        TaskWork::ChainHop => ("chain", count(500), Unit::Nanoseconds),
+        TaskWork::ActorHot => ("actor_call", count(300), Unit::Nanoseconds),
+        TaskWork::ActorInFlight => ("actor_calls_in_flight", count(OUTSTANDING), Unit::PerSecond),
+        TaskWork::EmbeddedStart => ("start", 1, Unit::Nanoseconds),
+        _ => return no_such_peer(work, Peer::Ray),
+    };
+    let in_unit = move |each| if unit == Unit::PerSecond { 1e9 / each } else { each };
+    asking(TASKS, operation, count, in_unit, bench).map(Some)
+}
+
+fn asking(
+    peer: PythonPeer,
+    operation: &'static str,
+    count: usize,
+    in_unit: impl Fn(f64) -> f64 + 'static,
+    bench: &Bench,
+) -> Result<Boxed, BenchError> {
+    let mut script = bench.environments.start(peer)?;
+    Ok(Box::new(move || Ok(script.ask(operation, count)?.into_iter().map(&in_unit).collect())))
 }

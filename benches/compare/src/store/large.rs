@@ -14,13 +14,14 @@ use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
 use store::{CreateOptions, ObjectRef, Store};
 
+use super::new_store;
 use super::talk::Partner;
-use super::{Setting, new_store};
 use crate::child::unpinned;
 use crate::error::BenchError;
+use crate::plan::Setting;
 use crate::run::{Bench, Boxed};
 use crate::stats::time_each;
-use crate::work::{LARGE_BYTES, MIB, TABLE_BATCH_ROWS, TABLE_BATCHES, TABLE_COLUMNS};
+use crate::store::work::{LARGE_BYTES, MIB, TABLE_BATCH_ROWS, TABLE_BATCHES, TABLE_COLUMNS};
 
 /// Has a reserve of two large objects: a tenth of it.
 const FRESH_CAPACITY_BYTES: u64 = 2 << 30;

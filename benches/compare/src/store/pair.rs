@@ -12,12 +12,13 @@ use store::{CreateOptions, ObjectId, ObjectRef, Store};
 
 use super::small::Crowd;
 use super::talk::Partner;
-use super::{Setting, new_store, pinned_store};
+use super::{new_store, pinned_store};
 use crate::child::{HARNESS_CORE, pin_to_core};
 use crate::error::BenchError;
+use crate::plan::Setting;
 use crate::run::{Bench, Boxed};
 use crate::stats::read_first_line;
-use crate::work::{FEW_LIVE, SMALL_BYTES};
+use crate::store::work::{FEW_LIVE, SMALL_BYTES};
 
 /// How long both read at once, for one sample.
 const WINDOW: Duration = Duration::from_millis(20);

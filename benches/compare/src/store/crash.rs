@@ -13,7 +13,7 @@ use super::small::{Crowd, many};
 use super::talk::Partner;
 use crate::error::BenchError;
 use crate::run::{Bench, Boxed};
-use crate::work::DEAD_CLIENT_HOLDS;
+use crate::store::work::DEAD_CLIENT_HOLDS;
 
 /// Deaths of one round.
 const DEATHS: usize = 4;

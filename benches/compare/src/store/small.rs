@@ -13,7 +13,7 @@ use super::talk::Partner;
 use crate::error::BenchError;
 use crate::run::{Bench, Boxed};
 use crate::stats::{OPERATIONS_PER_BATCH, read_first_line, time_batches, time_batches_of_makings};
-use crate::work::{FEW_LIVE, HOT_SUBSET, MANY_LIVE, SMALL_BYTES};
+use crate::store::work::{FEW_LIVE, HOT_SUBSET, MANY_LIVE, SMALL_BYTES};
 
 /// As large as a store is by default.
 const CAPACITY_BYTES: u64 = 1 << 30;
