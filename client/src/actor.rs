@@ -10,6 +10,7 @@
 //! where actors run.
 
 use crate::refs::{self, ObjectRef};
+use crate::stream::RefStream;
 use crate::remote::engine::Call;
 use crate::remote::{FetchError, Raylet, SubmitError};
 use crate::task::{Arguments, Incoming, Options, Parts, Results, TaskError, TaskFuture};
@@ -176,7 +177,12 @@ impl RawActor {
 
     /// Calls a method of one result.
     pub fn call<T>(&self, method: &'static Method, arguments: Arguments) -> Result<ObjectRef<T>, SubmitError> {
-        Ok(ObjectRef::new(&self.ray, self.submit(method, arguments, 1)?.one()))
+        Ok(ObjectRef::new(&self.ray, self.submit(method, arguments, 1, false)?.one()))
+    }
+
+    /// Calls a method whose result's items are objects of their own.
+    pub fn call_stream<T>(&self, method: &'static Method, arguments: Arguments) -> Result<RefStream<T>, SubmitError> {
+        Ok(RefStream::new(&self.ray, self.submit(method, arguments, 1, true)?.one()))
     }
 
     /// Calls a method whose result's parts are objects of their own.
@@ -186,7 +192,7 @@ impl RawActor {
         arguments: Arguments,
         parts: usize,
     ) -> Result<T::Refs, SubmitError> {
-        Ok(T::refs(&self.ray, self.submit(method, arguments, parts)?.many()))
+        Ok(T::refs(&self.ray, self.submit(method, arguments, parts, false)?.many()))
     }
 
     fn submit(
@@ -194,10 +200,12 @@ impl RawActor {
         method: &'static Method,
         arguments: Arguments,
         results: usize,
+        is_stream: bool,
     ) -> Result<crate::task::ResultRefs, SubmitError> {
         let options = self.options.as_deref();
         options.map_or(Ok(()), Options::check)?;
-        self.ray.engine().call_actor(&self.ray, self.anchor(), method, Call { arguments, options, results })
+        let call = Call { arguments, options, results, is_stream };
+        self.ray.engine().call_actor(&self.ray, self.anchor(), method, call)
     }
 }
 
@@ -295,7 +303,7 @@ pub fn create<A: Actor>(
     options: Option<&Options>,
 ) -> Result<ActorHandle<A>, SubmitError> {
     options.map_or(Ok(()), Options::check)?;
-    let anchor = ray.engine().create_actor(ray, A::class(), Call { arguments, options, results: 0 })?;
+    let anchor = ray.engine().create_actor(ray, A::class(), Call { arguments, options, results: 0, is_stream: false })?;
     Ok(ActorHandle::new(RawActor::new(ray, anchor)))
 }
 
@@ -307,4 +315,19 @@ pub fn state<A: Actor>(state: &AnyState) -> &A {
 /// The state as what it is, to change.
 pub fn state_mut<A: Actor>(state: &mut AnyState) -> &mut A {
     state.downcast_mut().expect("an engine keeps each state with its class")
+}
+
+/// Has the actor whose method calls this end when its calls that run are over; false where no method
+/// of an actor runs in this thread.
+///
+/// The results of those calls stand as always; calls that wait fail as those to a dead actor do. It is
+/// not restarted.
+pub fn exit_actor() -> bool {
+    let Some(frame) = crate::task::frame() else { return false };
+    let Some(anchor) = frame.actors.last() else { return false };
+    if !crate::worker::actor::exit() {
+        // Local mode: what is killed in the middle of a call ends after it.
+        frame.ray.store().refer(*anchor).iter().for_each(|anchor| frame.ray.engine().kill(anchor));
+    }
+    true
 }

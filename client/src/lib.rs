@@ -51,6 +51,7 @@ pub mod actor;
 mod local;
 pub mod prelude;
 pub mod refs;
+pub mod stream;
 pub mod remote;
 pub mod task;
 // Turned on and emptied by workers and drivers.
@@ -63,7 +64,7 @@ mod worker;
 #[path = "remote/made.rs"]
 pub mod __private;
 
-pub use actor::{Actor, ActorError, ActorHandle};
+pub use actor::{Actor, ActorError, ActorHandle, exit_actor};
 pub use connection::ConnectOptions;
 pub use error::{ConnectError, SegmentOpenError};
 #[cfg(feature = "embedded")]

@@ -15,7 +15,9 @@ use crate::task::{
     self, Arguments, Body, Frame, Function, Incoming, Options, ResultRefs, Results, TaskError, TaskErrorKind,
     TaskFuture,
 };
+use crate::stream::Writer;
 use crate::value::{Form, Value};
+use crate::worker::seal_error;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
@@ -70,12 +72,17 @@ impl LocalActor {
 struct Sealed<'a> {
     store: &'a Store,
     objects: Vec<RawRef>,
+    stream: Option<Writer<'a>>,
 }
 
 impl Results for Sealed<'_> {
     fn seal(&mut self, form: &Form<'_>) -> Result<(), Box<CreateError>> {
         self.objects.push(form.put(self.store)?);
         Ok(())
+    }
+
+    fn push(&mut self, form: &Form<'_>, ahead: u32) -> Result<bool, Box<CreateError>> {
+        self.stream.as_mut().map_or(Ok(false), |stream| stream.push(form, ahead))
     }
 }
 
@@ -113,12 +120,21 @@ impl Local {
         call: &Call<'_>,
         body: impl FnOnce(Incoming<'_>, &mut Sealed<'_>) -> Result<(), TaskError>,
     ) -> Result<ResultRefs, SubmitError> {
-        let mut sealed = Sealed { store: &self.store, objects: Vec::with_capacity(call.results) };
+        // Read when it is over, so nothing waits for its reader.
+        let first = call.is_stream.then(|| self.store.promise_by_handle(None)).transpose()?;
+        let stream = first.as_ref().map(|first| Writer::new(&self.store, first.handle()).unbounded());
+        let mut sealed = Sealed { store: &self.store, objects: Vec::with_capacity(call.results), stream };
         let outcome = match self.failed_argument(&call.arguments) {
             Ok(None) => body(incoming(name, &call.arguments), &mut sealed),
             Ok(Some(error)) => Err(error.pass(name)),
             Err(error) => Err(TaskError::new(TaskErrorKind::Argument, name, &error)),
         };
+        if let (Some(first), Some(stream)) = (first, sealed.stream) {
+            if let Some((place, error)) = stream.end(name, outcome) {
+                seal_error(&self.store, &[place], &error);
+            }
+            return Ok(ResultRefs::One(first));
+        }
         let objects = self.fill(name, sealed.objects, outcome, call.results)?;
         Ok(ResultRefs::Many(objects))
     }

@@ -204,7 +204,18 @@ impl Raylet {
         results: usize,
     ) -> Result<crate::task::ResultRefs, SubmitError> {
         options.map_or(Ok(()), Options::check)?;
-        self.engine.submit(self, function, Call { arguments, options, results })
+        self.engine.submit(self, function, Call { arguments, options, results, is_stream: false })
+    }
+
+    /// As [`Raylet::submit`], of a function that returns a stream.
+    pub(crate) fn submit_stream(
+        &self,
+        function: &'static Function,
+        arguments: Arguments,
+        options: Option<&Options>,
+    ) -> Result<crate::task::ResultRefs, SubmitError> {
+        options.map_or(Ok(()), Options::check)?;
+        self.engine.submit(self, function, Call { arguments, options, results: 1, is_stream: true })
     }
 }
 

@@ -70,6 +70,12 @@ pub enum Body {
 pub trait Results {
     /// The next result.
     fn seal(&mut self, form: &Form<'_>) -> Result<(), Box<CreateError>>;
+
+    /// The next item of a stream, of which `ahead` may wait for their reader (0: any number); false
+    /// where nobody reads on, as where the result is no stream.
+    fn push(&mut self, _form: &Form<'_>, _ahead: u32) -> Result<bool, Box<CreateError>> {
+        Ok(false)
+    }
 }
 
 /// FNV-1a of a function's path and signature.

@@ -64,8 +64,8 @@ fn corpus() -> TempDir {
 /// The last line that is JSON.
 fn json(output: &Output) -> Json {
     let text = String::from_utf8_lossy(&output.stdout);
-    let lines = text.lines().filter_map(|line| line.find('{').map(|at| &line[at..]));
-    serde_json::from_str(lines.last().expect("a line of JSON")).unwrap()
+    let line = text.lines().rev().find_map(|line| line.find('{').map(|at| &line[at..]));
+    serde_json::from_str(line.expect("a line of JSON")).unwrap()
 }
 
 fn assert_success(output: &Output) {

@@ -40,5 +40,5 @@ mod server;
 mod survey;
 mod timeline;
 
-pub use schedule::QueuesError;
 pub use raylet::{Config, Ender, Raylet, StartError};
+pub use schedule::QueuesError;

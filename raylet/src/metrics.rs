@@ -338,6 +338,9 @@ mod tests {
             }
         });
         let answer = waiter.join().unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nraylet_clients 1\n"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nraylet_clients 1\n"),
+            "{answer}"
+        );
     }
 }

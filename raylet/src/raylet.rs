@@ -4,8 +4,8 @@
 //! standard stream and can run inside another program. It must not know the command line.
 
 use crate::door::{Door, DoorError, DoorState};
-use crate::schedule::{Desk, Gate, QueuesError, Scheduler, Setup};
 use crate::metrics;
+use crate::schedule::{Desk, Gate, QueuesError, Scheduler, Setup};
 use crate::server::{self, Listening, Shared};
 use crate::session::{Session, SessionError};
 use raylet_api::{JobId, TaskId, address};

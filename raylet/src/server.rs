@@ -60,11 +60,7 @@ pub(crate) struct Listening {
 }
 
 /// Runs socket and scheduler until `shared.end` is notified; then every worker is ended.
-pub(crate) fn run(
-    listening: Listening,
-    shared: Arc<Shared>,
-    scheduler: Scheduler,
-) -> io::Result<()> {
+pub(crate) fn run(listening: Listening, shared: Arc<Shared>, scheduler: Scheduler) -> io::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().max_blocking_threads(SURVEY_THREADS_MAX).enable_all().build()?;
     runtime.block_on(async {

@@ -111,7 +111,9 @@ fn slice<'a>(heard: &Heard, name: impl Fn(u64) -> Option<&'a str>) -> Slice {
     let Heard { span, pid } = heard;
     let name = match &span.name {
         Some(name) => cut(name, NAME_BYTES_MAX).to_owned(),
-        None => name(span.key).map_or_else(|| format!("function {:#018x}", span.key), |n| cut(n, NAME_BYTES_MAX).into()),
+        None => {
+            name(span.key).map_or_else(|| format!("function {:#018x}", span.key), |n| cut(n, NAME_BYTES_MAX).into())
+        }
     };
     Slice {
         name,

@@ -74,8 +74,7 @@ fn start(base: &Path, max_clients: u32) -> Raylet {
         session: "test".to_owned(),
         capacity_bytes: CAPACITY_BYTES,
         max_clients,
-        spill_parent: None,
-        is_driver: false,
+        ..Config::default()
     };
     Raylet::start(&config).unwrap()
 }
@@ -87,7 +86,7 @@ fn hello(label: &str) -> Hello {
         pid: process.pid,
         start_ticks: process.start_ticks,
         label: label.to_owned(),
-        want: Want::Store,
+        ..Hello::default()
     }
 }
 

@@ -87,8 +87,7 @@ impl Hand {
             heard.push_back(message);
         }
         let [tables, data, data_read_only, queues] = <[OwnedFd; 4]>::try_from(fds).unwrap();
-        let client =
-            ClientId { number: welcome.client_index as u16, generation: welcome.client_generation as u16 };
+        let client = ClientId { number: welcome.client_index as u16, generation: welcome.client_generation as u16 };
         let config = store::Config { keeping: Keeping::Daemon, label: "hand".to_owned(), ..store::Config::default() };
         let store = Store::attach(Segments { tables, data, data_read_only }, client, config).unwrap();
         let tasks = welcome.tasks.unwrap();
@@ -115,30 +114,25 @@ impl Hand {
     /// What has come already.
     fn hear_now(&mut self) -> Option<Message> {
         self.stream.set_nonblocking(true).unwrap();
-        let is_there = self.read();
+        let read = self.try_read();
         self.stream.set_nonblocking(false).unwrap();
         let found = self.heard.pop_front().or_else(|| self.decoder.next_message().unwrap());
-        if found.is_none() && !is_there {
+        if found.is_none() && matches!(read, Ok(0)) {
+            // The raylet is gone.
             std::process::exit(0);
         }
         found
     }
 
     fn read(&mut self) -> bool {
+        self.try_read().expect("the raylet says something in time") > 0
+    }
+
+    fn try_read(&mut self) -> std::io::Result<usize> {
         let mut bytes = [0; 4096];
-        match self.stream.read(&mut bytes) {
-            Ok(0) => false,
-            Ok(count) => {
-                self.decoder.extend(&bytes[..count]);
-                true
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                let is_waiting = self.stream.read_timeout().unwrap().is_some();
-                assert!(is_waiting, "the raylet says nothing");
-                true
-            }
-            Err(error) => panic!("{error}"),
-        }
+        let count = self.stream.read(&mut bytes)?;
+        self.decoder.extend(&bytes[..count]);
+        Ok(count)
     }
 
     fn queue(&self, offset: u64) -> Queue {
@@ -153,13 +147,20 @@ impl Hand {
         self.store.promise_by_handle(None).unwrap()
     }
 
+    #[track_caller]
     fn value(&self, object: &ObjectRef) -> Object {
+        let value = self.end(object);
+        assert_ne!(value.encoding(), Encoding::Error, "{:?}", Failure::from_bytes(&value));
+        value
+    }
+
+    fn end(&self, object: &ObjectRef) -> Object {
         self.store.get_timeout(object, LONG).unwrap_or_else(|error| panic!("{error}"))
     }
 
     #[track_caller]
     fn failure(&self, object: &ObjectRef) -> Failure {
-        let value = self.value(object);
+        let value = self.end(object);
         assert_eq!(value.encoding(), Encoding::Error, "{:?}", &value[..]);
         Failure::from_bytes(&value)
     }
@@ -408,7 +409,8 @@ impl Driver {
         self.hand.say(message(self.request));
         loop {
             match self.hand.hear() {
-                Message::LogLines(_) | Message::QueueEnded(_) => {}
+                Message::LogLines(lines) => lines.lines.iter().for_each(|line| println!("{}", line.text)),
+                Message::QueueEnded(_) => {}
                 answer => return answer,
             }
         }
@@ -523,7 +525,8 @@ fn tasks_go_through_the_raylet_and_wait_for_their_arguments() {
     let argument = hand.promise();
     // Each waits for the one before, the first for a value that does not stand yet.
     let spec = Spec { more_results: Vec::new(), awaited: vec![0], arguments: b"by spec" };
-    let options = CreateOptions { references: std::slice::from_ref(&argument), by_handle_only: true, ..Default::default() };
+    let options =
+        CreateOptions { references: std::slice::from_ref(&argument), by_handle_only: true, ..Default::default() };
     let spec = hand.store.put_with(&spec.pack(), &options).unwrap();
     let by_spec = Record { body: Body::Spec(key(&spec)), ..record(ECHO, Some(&first), 0, b"") };
     driver.submit_task(&by_spec, vec![key(&argument)]);
@@ -560,7 +563,9 @@ fn a_cancelled_task_does_not_run_and_by_force_not_to_its_end() {
     driver.hand.say(CancelTask { result: key(&hanging), force: true, recursive: true });
     let behind = driver.call(&mut lane, ECHO, 0, b"behind");
     assert_eq!(&driver.hand.value(&behind)[..], b"behind");
-    until("its record is finished", || lane.submitter.reap(|_, _| {}).unwrap() + 1 > 0 && lane.submitter.in_flight() == 0);
+    until("its record is finished", || {
+        lane.submitter.reap(|_, _| {}).unwrap() + 1 > 0 && lane.submitter.in_flight() == 0
+    });
     drop((hanging, waiting, behind, driver));
     world.wait_until_empty();
 }
@@ -578,14 +583,15 @@ fn an_actor_is_called_made_again_and_ends_with_its_handles() {
         lane.submitter.try_submit(&record(DIE, Some(&dying), 0, &[9]).pack()).unwrap();
         driver.add(&mut lane, 5)
     };
-    assert_eq!(driver.hand.failure(&dying).kind, TaskErrorKind::ActorUnavailable);
+    let failure = driver.hand.failure(&dying);
+    assert_eq!(failure.kind, TaskErrorKind::ActorUnavailable, "{failure:?}");
     assert_eq!(driver.hand.value(&waiting)[0], 105);
     // And again, for good.
     let last = driver.hand.promise();
     lane.submitter.try_submit(&record(DIE, Some(&last), 0, &[9]).pack()).unwrap();
     let lost = driver.add(&mut lane, 1);
     let failure = driver.hand.failure(&lost);
-    assert_eq!((failure.kind, failure.function.as_str()), (TaskErrorKind::ActorDied, "add"));
+    assert_eq!((failure.kind, failure.function.as_str()), (TaskErrorKind::ActorDied, "Adder"));
     assert!(failure.message.contains("(signal 9) after 1 restarts"), "{}", failure.message);
     assert_eq!(driver.hand.failure(&last).kind, TaskErrorKind::ActorDied);
     assert_eq!(lane.submitter.queue().service(), Service::Ended);
@@ -746,6 +752,38 @@ fn a_request_that_is_too_large_is_reported_and_waits() {
     assert!(notice.contains("asks for 4 CPU") && notice.contains("1 CPU"), "{notice}");
     assert!(!result.is_ready());
     drop((result, driver));
+    world.wait_until_empty();
+}
+
+#[test]
+fn whichever_worker_is_killed_every_task_ends() {
+    let world = World::new(3);
+    let mut driver = world.driver();
+    let mut lane = driver.open(&class(1));
+    let direct: Vec<ObjectRef> = (0..400u32).map(|at| driver.call(&mut lane, ECHO, -1, &at.to_le_bytes())).collect();
+    let routed: Vec<ObjectRef> = (0..100).map(|_| driver.hand.promise()).collect();
+    for (at, result) in (0..100u32).zip(&routed) {
+        driver.submit_task(&record(ECHO, Some(result), -1, &at.to_le_bytes()), Vec::new());
+    }
+    driver.want(&lane, 3);
+    let mut random = 1u64;
+    for _ in 0..30 {
+        // A worker, not this process, at a moment that differs each time.
+        let pids = world.raylet.store().clients().into_iter().map(|client| client.pid);
+        let pids: Vec<u32> = pids.filter(|&pid| pid != std::process::id()).collect();
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        if let Some(&pid) = pids.get((random >> 33) as usize % pids.len().max(1)) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), Signal::SIGKILL);
+        }
+        (0..(random >> 60) * 1000).for_each(|_| std::hint::spin_loop());
+        driver.want(&lane, 3);
+    }
+    for (results, count) in [(&direct, 400u32), (&routed, 100)] {
+        for (at, result) in (0..count).zip(results) {
+            assert_eq!(&driver.hand.value(result)[..], at.to_le_bytes());
+        }
+    }
+    drop((direct, routed, driver));
     world.wait_until_empty();
 }
 

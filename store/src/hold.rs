@@ -296,21 +296,22 @@ impl Party<'_> {
 
     /// Whether a container lists it or any cell of any client holds it.
     pub(crate) fn is_held(&self, slot: u32) -> bool {
-        self.any_cell(slot, HOLDS, 0) || crate::list::listed_count(self.tables.entry(slot)) > 0
+        self.any_cell(slot, HOLDS, |_| true) || crate::list::listed_count(self.tables.entry(slot)) > 0
     }
 
     /// Whether any client has a live view of the bytes.
     pub(crate) fn is_pinned(&self, slot: u32) -> bool {
-        self.any_cell(slot, PINS, 0)
+        self.any_cell(slot, PINS, |_| true)
     }
 
     /// Whether anybody but the client of that number holds a slot, or a container lists it.
     pub(crate) fn is_held_besides(&self, slot: u32, client: u16) -> bool {
-        self.any_cell(slot, HOLDS, client) || crate::list::listed_count(self.tables.entry(slot)) > 0
+        self.any_cell(slot, HOLDS, |other| other != client) || crate::list::listed_count(self.tables.entry(slot)) > 0
     }
 
-    /// Whether the cell of any client but `besides` (0: nobody's number) has a bit of the mask.
-    fn any_cell(&self, slot: u32, mask: u64, besides: u16) -> bool {
+    /// Whether the cell of any of those clients has a bit of the mask.
+    #[inline]
+    fn any_cell(&self, slot: u32, mask: u64, is_meant: impl Fn(u16) -> bool) -> bool {
         let high = self.tables.clients_high();
         let mut classes = self.tables.entry(slot).holders.load(Ordering::SeqCst);
         while classes != 0 {
@@ -319,7 +320,7 @@ impl Party<'_> {
             let mut clients = (class..high).step_by(64).map(|client| client as u16);
             // A page that was never touched is not read: reading it would allocate it.
             if clients.any(|client| {
-                client != besides
+                is_meant(client)
                     && self.tables.has_touched(client, slot)
                     && self.tables.cell(client, slot).load(Ordering::SeqCst) & mask != 0
             }) {

@@ -1,8 +1,11 @@
 //! Promises: an entry without a value, and whoever gives it one.
 
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
 use store::{CreateError, CreateOptions, ObjectRef};
 use tests::Unboxed;
 use tests::alone;
+use tests::process::Child;
 use tests::stepping::{Operation, Plan, drive};
 use tests::world::{World, check_content, content, id_of, look, put, try_put};
 
@@ -165,4 +168,50 @@ impl Operation for Fulfil {
 
 alone!(fulfil_a_promise_by_handle {
     drive("put for a promise by handle", World::new(4 * MIB), Fulfil::default(), Plan::EVERY);
+});
+
+/// As [`Fulfil`], where a client that nobody has swept yet died while it was writing.
+#[derive(Default)]
+struct FulfilAfterADeath {
+    of_anybody: Fulfil,
+}
+
+impl Operation for FulfilAfterADeath {
+    fn prepare(&mut self, world: &World) {
+        self.of_anybody.prepare(world);
+        let promise = self.of_anybody.promise.as_ref().expect("prepared");
+        let writer = Child::fork(|| {
+            let references = [world.neighbours[0].object.clone()];
+            let options = CreateOptions { references: &references, ..CreateOptions::default() };
+            std::mem::forget(world.store.create_for(promise.handle(), 300, &options).expect("there is room"));
+            nix::sys::signal::raise(Signal::SIGKILL).expect("one may kill oneself");
+            0
+        });
+        let ended = writer.wait();
+        assert!(
+            matches!(ended, WaitStatus::Signaled(_, Signal::SIGKILL, _)),
+            "the writer did not come so far: {ended:?}"
+        );
+    }
+
+    fn run(&mut self, world: &World) {
+        self.of_anybody.run(world);
+    }
+
+    fn beside(&mut self, world: &World) {
+        self.of_anybody.beside(world);
+    }
+
+    fn after(&mut self, world: &World) {
+        self.of_anybody.after(world);
+    }
+
+    fn clean(&mut self, world: &World) {
+        self.of_anybody.clean(world);
+    }
+}
+
+alone!(fulfil_what_the_dead_were_writing {
+    let plan = Plan { visits: 2, library_visits: 0 };
+    drive("put for a promise of a dead writer", World::new(4 * MIB), FulfilAfterADeath::default(), plan);
 });

@@ -341,7 +341,10 @@ mod tests {
     fn what_is_no_text_is_left_out_and_counted() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
-        [("a", &b"text"[..]), ("b", b"\x7fELF\0"), ("c", b"caf\xe9"), ("d", b"gone")].map(|(name, it)| file(name, it));
+        file("a", b"text");
+        file("b", b"\x7fELF\0");
+        file("c", b"caf\xe9");
+        file("d", b"gone");
         let corpus = find(&[&folder], &ALL);
         std::fs::remove_file(folder.path().join("d")).unwrap();
         let read = corpus.portions[0].read().unwrap();

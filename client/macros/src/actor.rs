@@ -83,6 +83,9 @@ fn check(settings: &Settings, block: &ItemImpl) -> syn::Result<Ident> {
     if settings.num_returns.is_some() {
         return Err(Error::new(Span::call_site(), "`num_returns` goes on a method: `#[remote(num_returns = 2)]`"));
     }
+    if let Some(word) = &settings.stream {
+        return Err(Error::new(word.span(), "`stream` goes on a method: `#[remote(stream)]`"));
+    }
     let name = match &*block.self_ty {
         Type::Path(path) => path.path.segments.last().map(|segment| segment.ident.clone()),
         _ => None,
@@ -119,7 +122,7 @@ fn method(
         let text = "the actor stays where it is: a method takes `&self` or `&mut self`";
         return Err(Error::new_spanned(receiver, text));
     }
-    let signature = Signature::of(&function.sig, Some(type_))?;
+    let signature = Signature::of(&function.sig, Some(type_), settings.as_ref())?;
     let num_returns = settings.and_then(|settings| settings.num_returns);
     signature.check_parts(num_returns)?;
     Ok(Method {
@@ -136,7 +139,7 @@ fn constructor(type_: &TokenStream, function: &ImplItemFn) -> syn::Result<Constr
     if let Some(keyword) = &function.sig.asyncness {
         return Err(Error::new_spanned(keyword, "a constructor is not async: wait in a method"));
     }
-    let signature = Signature::of(&function.sig, Some(type_))?;
+    let signature = Signature::of(&function.sig, Some(type_), None)?;
     Ok(Constructor { vis: function.vis.clone(), docs: docs(function), signature })
 }
 
@@ -196,6 +199,7 @@ fn handled(class: &Class) -> TokenStream {
         let pack = signature.pack(&quote!(self.0.ray()), &arguments);
         let call = match num_returns {
             Some(parts) => quote!(self.0.call_parts::<#value>(&METHODS[#position], #arguments, #parts)),
+            None if signature.is_stream() => quote!(self.0.call_stream(&METHODS[#position], #arguments)),
             None => quote!(self.0.call(&METHODS[#position], #arguments)),
         };
         quote! {

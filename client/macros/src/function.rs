@@ -18,7 +18,7 @@ pub(crate) fn expand(settings: &Settings, function: &ItemFn) -> syn::Result<Toke
         let text = "`remote` on a method needs `remote` on its impl block, which must not be a trait's";
         return Err(Error::new_spanned(receiver, text));
     }
-    let signature = Signature::of(&function.sig, None)?;
+    let signature = Signature::of(&function.sig, None, Some(settings))?;
     signature.check_parts(settings.num_returns)?;
     let (name, vis, krate) = (&function.sig.ident, &function.vis, settings.krate());
     let (remotes, registered) = (remotes(settings, &signature, name, vis), registered(settings, &signature, name));
@@ -49,6 +49,9 @@ fn remotes(settings: &Settings, signature: &Signature, name: &Ident, vis: &Visib
     let remote = |receiver: TokenStream, options: TokenStream| {
         let submit = match settings.num_returns {
             Some(parts) => quote!(__ray::submit_parts::<#value>(#ray, &__RAY_FUNCTION, #arguments, #options, #parts)),
+            None if signature.is_stream() => {
+                quote!(__ray::submit_stream(#ray, &__RAY_FUNCTION, #arguments, #options))
+            }
             None => quote!(__ray::submit_one(#ray, &__RAY_FUNCTION, #arguments, #options)),
         };
         quote! {

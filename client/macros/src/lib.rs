@@ -93,6 +93,10 @@ use syn::{DeriveInput, Item, parse_macro_input};
 /// `#[remote(num_cpus = 0.5, max_retries = 5)]` gives options that a call's own go before: any method
 /// of `Options` by its name. `num_returns = 2` on a function or method makes each part of the
 /// returned tuple or `Vec` an object: `remote` then returns as many references.
+/// `stream` on a function or method that returns `impl Iterator<Item = T>` makes each item an object as
+/// it comes: `remote` then returns a `RefStream<T>`, an iterator of references. At most `ahead = 16` of
+/// them (0: any number) wait for their reader. An item written `Result<T, ..>` ends the stream with its
+/// error.
 /// `crate = path` says where `raylet_client` is, if not at `::raylet_client`.
 #[proc_macro_attribute]
 pub fn remote(settings: TokenStream, item: TokenStream) -> TokenStream {

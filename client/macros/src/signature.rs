@@ -3,6 +3,7 @@
 //! The one thing to know: names that this makes are of the macro's own hygiene, so that a user's
 //! parameter may be called `ray` or `arguments`. This file must not know what is done with a call.
 
+use crate::settings::Settings;
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
@@ -19,7 +20,19 @@ pub(crate) struct Signature {
     returned: TokenStream,
     /// The value's type, where the returned one is a `Result`.
     fallible: Option<TokenStream>,
+    /// Where an iterator is returned whose items are objects of their own.
+    items: Option<Items>,
     pub(crate) is_async: bool,
+}
+
+/// Of a stream.
+struct Items {
+    /// An item's type, if all is well.
+    value: TokenStream,
+    /// An item is a `Result`.
+    are_fallible: bool,
+    /// How many may be there unread.
+    ahead: TokenStream,
 }
 
 struct Parameter {
@@ -29,7 +42,11 @@ struct Parameter {
 
 impl Signature {
     /// Of a function or method; `Self` in it means `this`.
-    pub(crate) fn of(signature: &syn::Signature, this: Option<&TokenStream>) -> syn::Result<Signature> {
+    pub(crate) fn of(
+        signature: &syn::Signature,
+        this: Option<&TokenStream>,
+        settings: Option<&Settings>,
+    ) -> syn::Result<Signature> {
         check(signature)?;
         let mut inputs: Vec<_> = signature.inputs.iter().filter_map(typed).collect();
         let takes_ray = inputs.first().is_some_and(|input| is_ray(&input.ty));
@@ -39,9 +56,13 @@ impl Signature {
             return Err(Error::new_spanned(extra, text));
         }
         let parameters = parameters.iter().enumerate().map(|(position, input)| parameter(position, input, this));
-        let (returned, fallible) = returned(&signature.output, this)?;
+        let stream = settings.filter(|settings| settings.stream.is_some());
+        let (returned, fallible, items) = match stream {
+            Some(settings) => streamed(signature, this, settings)?,
+            None => returned(&signature.output, this).map(|(returned, fallible)| (returned, fallible, None))?,
+        };
         let parameters = parameters.collect::<syn::Result<_>>()?;
-        Ok(Signature { takes_ray, parameters, returned, fallible, is_async: signature.asyncness.is_some() })
+        Ok(Signature { takes_ray, parameters, returned, fallible, items, is_async: signature.asyncness.is_some() })
     }
 
     /// Parameters as `remote` has them.
@@ -79,9 +100,10 @@ impl Signature {
         let (takes, given) = self.takes();
         let wait = self.is_async.then(|| quote!(.await));
         let unwrap = self.fallible.is_some().then(|| quote!(let #value = __ray::outcome(#name, #value)?;));
-        let seal = match parts {
-            Some(_) => quote!(__ray::Parts::seal_each(#value, #name, #results)),
-            None => quote!(__ray::seal_one(#name, #value, #results)),
+        let seal = match (parts, &self.items) {
+            (Some(_), _) => quote!(__ray::Parts::seal_each(#value, #name, #results)),
+            (None, Some(items)) => items.push_each(&value, name, &results),
+            (None, None) => quote!(__ray::seal_one(#name, #value, #results)),
         };
         quote! {
             #arguments.expect(#count)?;
@@ -114,11 +136,19 @@ impl Signature {
 
     /// What `remote` returns, if all is well.
     pub(crate) fn refs(&self, parts: Option<usize>) -> TokenStream {
+        if let Some(Items { value, .. }) = &self.items {
+            return quote!(__ray::RefStream<#value>);
+        }
         let value = self.value();
         match parts {
             Some(_) => quote!(<#value as __ray::Parts>::Refs),
             None => quote!(__ray::ObjectRef<#value>),
         }
+    }
+
+    /// Whether its result is a stream.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.items.is_some()
     }
 
     /// Types and result, as text that tells one signature from another.
@@ -138,6 +168,23 @@ impl Signature {
                 Err(Error::new_spanned(value, text))
             }
             _ => Ok(()),
+        }
+    }
+}
+
+impl Items {
+    /// Makes an object of each item, until nobody reads on.
+    fn push_each(&self, value: &Ident, name: &TokenStream, results: &Ident) -> TokenStream {
+        let (item, ahead) = (own("item"), &self.ahead);
+        let unwrap = self.are_fallible.then(|| quote!(let #item = __ray::outcome(#name, #item)?;));
+        quote! {
+            for #item in #value {
+                #unwrap
+                if !__ray::push_one(#name, #item, #ahead, #results)? {
+                    break;
+                }
+            }
+            ::core::result::Result::Ok(())
         }
     }
 }
@@ -198,8 +245,8 @@ fn returned(output: &ReturnType, this: Option<&TokenStream>) -> syn::Result<(Tok
     let ReturnType::Type(_, type_) = output else { return Ok((quote!(()), None)) };
     match &**type_ {
         Type::ImplTrait(generic) => {
-            let text = "the result travels to another process, so its type must have a name; a stream of items \
-                        is returned as a `Vec`";
+            let text = "the result travels to another process, so its type must have a name; items that come \
+                        one after the other are a stream: `#[remote(stream)]`";
             Err(Error::new_spanned(generic, text))
         }
         Type::Reference(reference) => {
@@ -215,6 +262,46 @@ fn returned(output: &ReturnType, this: Option<&TokenStream>) -> syn::Result<(Tok
             Ok((tokens, fallible))
         }
     }
+}
+
+type Returned = (TokenStream, Option<TokenStream>, Option<Items>);
+
+/// As `returned`, of a stream: `impl Iterator<Item = T>`, or a `Result` of one.
+fn streamed(signature: &syn::Signature, this: Option<&TokenStream>, settings: &Settings) -> syn::Result<Returned> {
+    if let Some(keyword) = &signature.asyncness {
+        return Err(Error::new_spanned(keyword, "a stream is an iterator that runs in its own time: leave `async` out"));
+    }
+    let wanted = || {
+        let text = "a stream is returned as `impl Iterator<Item = T>`, or as a `Result` of one";
+        Error::new_spanned(signature, text)
+    };
+    let ReturnType::Type(_, type_) = &signature.output else { return Err(wanted()) };
+    let inner = ok_type(type_);
+    let iterator = inner.as_ref().map_or(Some(&**type_), |ok| *ok).ok_or_else(wanted)?;
+    let item = item_type(iterator).ok_or_else(wanted)?;
+    let returned = named(type_.to_token_stream(), this);
+    let fallible = inner.map(|_| named(iterator.to_token_stream(), this));
+    let tokens = named(item.to_token_stream(), this);
+    let (value, are_fallible) = match ok_type(item) {
+        Some(Some(ok)) => (named(ok.to_token_stream(), this), true),
+        Some(None) => (quote_spanned!(item.span()=> <#tokens as __ray::Fallible>::Ok), true),
+        None => (tokens, false),
+    };
+    Ok((returned, fallible, Some(Items { value, are_fallible, ahead: settings.ahead() })))
+}
+
+/// Of a type written `impl Iterator<Item = T>`: `T`.
+fn item_type(type_: &Type) -> Option<&Type> {
+    let Type::ImplTrait(iterator) = type_ else { return None };
+    iterator.bounds.iter().find_map(|bound| {
+        let syn::TypeParamBound::Trait(bound) = bound else { return None };
+        let last = bound.path.segments.last().filter(|segment| segment.ident == "Iterator")?;
+        let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
+        arguments.args.iter().find_map(|argument| match argument {
+            GenericArgument::AssocType(item) if item.ident == "Item" => Some(&item.ty),
+            _ => None,
+        })
+    })
 }
 
 /// Of a type written `..Result<T, ..>`: `T`, if it is written.

@@ -2,7 +2,7 @@
 //!
 //! The one thing to know: a process has one queue to each actor that it calls, opened at the first
 //! call; the actor may not be alive yet. When the last handle of the process is gone and its calls are
-//! over, the raylet is told, and the queue is closed: until then this process holds the actor. Why an
+//! answered, the raylet is told, and then the queue is closed: until then this process holds the actor. Why an
 //! actor is dead the raylet says, once asked; calls to it end with that. This file must not know how
 //! actors run.
 
@@ -29,11 +29,7 @@ use raylet_api::work::{
 use raylet_api::{ActorId, Failure, JobId, ObjectId, TaskErrorKind, TaskId};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
 use store::{CreateError, Handle, ObjectRef as RawRef, Store};
-
-/// How long the last handle waits for the call that has just returned to be over.
-const LAST_CALL: Duration = Duration::from_micros(50);
 
 /// The actors that this process has handles of.
 #[derive(Default)]
@@ -98,7 +94,12 @@ impl Link {
         }
     }
 
-    /// Whether all its calls are over; those that have just returned are in a moment.
+    /// Whether the results of all its calls stand.
+    fn is_answered(&self) -> bool {
+        self.lane.get().is_none_or(|lane| lane.is_answered())
+    }
+
+    /// Whether all its calls are over, which is a moment later.
     fn is_over(&self) -> bool {
         self.lane.get().is_none_or(|lane| lane.is_over())
     }
@@ -129,7 +130,7 @@ impl Shared {
         let (parent, number) = self.next_call();
         let actor = ActorId::of(parent.job(), &parent, number);
         let anchor = self.put_anchor(actor, class, &options)?;
-        let head = Head { key: class.key, kind: Kind::Create, retries_errors: false, retries: 0, number };
+        let head = Head { key: class.key, kind: Kind::Create, retries_errors: false, is_stream: false, retries: 0, number };
         // Held until the raylet has answered, as it then holds what it needs.
         let packed = pack(&self.store, head, &call.arguments, &[])?;
         let mut waits_for: Vec<ObjectKey> =
@@ -195,7 +196,7 @@ impl Shared {
         let options = call.options;
         let retries = options.and_then(|options| options.max_task_retries).map_or(about.retries, retries);
         let retries_errors = options.and_then(|options| options.retry_exceptions).unwrap_or(false);
-        let head = Head { key: method.key, kind: Kind::Call, retries_errors, retries, number };
+        let head = Head { key: method.key, kind: Kind::Call, retries_errors, is_stream: call.is_stream, retries, number };
         let packed = with_handles(&results, |handles| pack(&self.store, head, &call.arguments, handles))?;
         let call = lane::Call { words: packed.words, spec: packed.spec };
         match self.actor_lane(&link)? {
@@ -298,26 +299,35 @@ impl Shared {
 
     /// The last handle is gone.
     fn let_go(self: &Arc<Self>, link: Arc<Link>) {
-        let start = Instant::now();
-        while !link.is_over() {
-            if start.elapsed() >= LAST_CALL {
-                lock(&self.actors.released).push(link);
-                self.actors.released_count.fetch_add(1, Ordering::SeqCst);
-                return self.ensure_pump();
-            }
-            std::hint::spin_loop();
+        if !self.finish_release(&link) {
+            let mut released = lock(&self.actors.released);
+            released.push(link);
+            self.actors.released_count.store(released.len(), Ordering::SeqCst);
+            drop(released);
+            self.ensure_pump();
         }
-        self.finish_release(&link);
     }
 
-    fn finish_release(&self, link: &Link) {
-        // First: the raylet looks whether anybody is left.
-        drop(lock(&link.anchor).take());
-        let _ = self.line.send(ReleasedActor { anchor: link.key });
+    /// Lets go of an actor once its calls are answered, and closes its queue once they are over: false
+    /// before that.
+    fn finish_release(&self, link: &Link) -> bool {
+        if !link.is_answered() {
+            return false;
+        }
+        let anchor = lock(&link.anchor).take();
+        if let Some(anchor) = anchor {
+            // First: the raylet looks whether anybody is left.
+            drop(anchor);
+            let _ = self.line.send(ReleasedActor { anchor: link.key });
+        }
+        if !link.is_over() {
+            return false;
+        }
         if let Some(lane) = link.lane.get() {
             self.remove_lane(lane);
             lane.close(&self.line);
         }
+        true
     }
 
     /// Tells the raylet of actors whose last calls are over.
@@ -325,9 +335,9 @@ impl Shared {
         if !self.actors.has_released() {
             return;
         }
-        let over: Vec<_> = lock(&self.actors.released).extract_if(.., |link| link.is_over()).collect();
-        self.actors.released_count.fetch_sub(over.len(), Ordering::SeqCst);
-        over.iter().for_each(|link| self.finish_release(link));
+        let mut released = lock(&self.actors.released);
+        released.retain(|link| !self.finish_release(link));
+        self.actors.released_count.store(released.len(), Ordering::SeqCst);
     }
 
     pub(super) fn create_group(&self, group: GroupCall) -> Result<RawRef, GroupError> {

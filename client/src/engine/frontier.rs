@@ -107,11 +107,6 @@ impl Frontier {
         inside.edge.iter().take(count).cloned().collect()
     }
 
-    /// How many objects the edge has.
-    pub(crate) fn edge_len(&self) -> usize {
-        self.lock().edge.len()
-    }
-
     /// Takes the task back that makes this result.
     pub(crate) fn cancel(&self, result: Handle) -> Option<Waiting> {
         let mut inside = self.lock();

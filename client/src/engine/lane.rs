@@ -333,6 +333,22 @@ impl Lane {
         state.waiting() == 0
     }
 
+    /// Whether the results of everything that was ever submitted stand: the records are over in a moment.
+    pub(crate) fn is_answered(&self) -> bool {
+        let mut state = self.lock();
+        let _ = state.refill();
+        self.note(&state);
+        let (next, in_flight) = (state.submitter.next().number(), state.submitter.in_flight());
+        let positions = (1..=in_flight).map(|back| Position::from_number(next.wrapping_sub(back)));
+        state.backlog.count == 0 && positions.into_iter().all(|position| self.stands(position))
+    }
+
+    fn stands(&self, position: Position) -> bool {
+        let Some(entry) = self.queue.look(position) else { return true };
+        let last = results_of(&self.store, &entry.payload).last().copied();
+        last.and_then(|last| self.store.refer(last)).is_some_and(|result| result.is_ready())
+    }
+
     /// Tells the raylet that nothing more comes. Only once everything is over: its place may be
     /// another queue's from then on.
     pub(crate) fn close(&self, line: &Line) {

@@ -38,7 +38,7 @@ mod wait;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use start::{WorkerSeat, join_as_worker, worker_raylet};
+pub(crate) use start::join_as_worker;
 
 use crate::actor::{Class, Method};
 use crate::remote::engine::{Call, Engine, GroupCall};

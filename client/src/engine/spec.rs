@@ -17,6 +17,8 @@ pub(crate) struct Head {
     pub(crate) key: u64,
     pub(crate) kind: Kind,
     pub(crate) retries_errors: bool,
+    /// The one result is the first cell of a stream.
+    pub(crate) is_stream: bool,
     /// Attempts after the first; -1 without end.
     pub(crate) retries: i16,
     /// The caller's number of the call.
@@ -52,7 +54,7 @@ pub(crate) fn pack(
         key: head.key,
         kind: head.kind,
         retries_errors: head.retries_errors,
-        is_stream: false,
+        is_stream: head.is_stream,
         results: results.len() as u16,
         retries: head.retries,
         number: head.number,
@@ -195,7 +197,7 @@ mod tests {
     }
 
     fn head() -> Head {
-        Head { key: 7, kind: Kind::Task, retries_errors: true, retries: 3, number: 9 }
+        Head { key: 7, kind: Kind::Task, retries_errors: true, is_stream: false, retries: 3, number: 9 }
     }
 
     fn promises(store: &Store, count: usize) -> Vec<RawRef> {

@@ -47,6 +47,7 @@ impl Shared {
             key: function.key,
             kind: Kind::Task,
             retries_errors: plan.retries_errors,
+            is_stream: call.is_stream,
             retries: plan.retries,
             number,
         };

@@ -127,7 +127,7 @@ impl Bench {
     fn submit(&self, number: u64, awaited: &[&RawRef], options: Option<&Options>) -> RawRef {
         let awaited = awaited.iter().map(|object| (*object).clone()).collect();
         let arguments = Arguments::of_parts(&number.to_le_bytes(), awaited);
-        let call = Call { arguments, options, results: 1 };
+        let call = Call { arguments, options, results: 1, is_stream: false };
         self.engine().submit(&self.ray, &FUNCTION, call).unwrap().one()
     }
 
@@ -393,7 +393,7 @@ fn once_the_raylet_is_gone_calls_fail_and_nothing_hangs() {
     }
     drop(count);
     assert!(!bench.engine().wake_when_ready(&waits, &Waker::from(counted)));
-    let call = Call { arguments: Arguments::new(), options: None, results: 1 };
+    let call = Call { arguments: Arguments::new(), options: None, results: 1, is_stream: false };
     let refused = bench.engine().submit(&bench.ray, &FUNCTION, call).map(ResultRefs::one);
     assert!(matches!(refused, Err(SubmitError::RayletGone)), "{refused:?}");
     assert!(bench.engine().get(&there, None).is_ok(), "what is held stays readable");

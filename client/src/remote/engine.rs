@@ -28,6 +28,8 @@ pub(crate) struct Call<'a> {
     pub(crate) options: Option<&'a Options>,
     /// How many objects the call makes.
     pub(crate) results: usize,
+    /// Its one result is the first cell of a stream.
+    pub(crate) is_stream: bool,
 }
 
 /// A placement group to make; its bundles are checked.

@@ -29,6 +29,7 @@ use lease::Lease;
 use raylet_api::message::Message;
 use raylet_api::work::{Grant, LeaseReturned, RunActor, RunTask, TaskDone, WorkerReady};
 use raylet_api::zygote::WorkerSpec;
+pub(crate) use results::seal_error;
 use run::Runner;
 use spin::Spin;
 use std::sync::{Arc, OnceLock};

@@ -5,6 +5,8 @@
 //! them, has shown nobody anything. A promise that somebody sealed before stays as it is (the first
 //! seal wins), and one that nobody refers to any more is skipped. This file must not know what runs.
 
+use crate::engine::spec::Unpacked;
+use crate::stream::Writer;
 use crate::task::{Results, TaskError, TaskErrorKind};
 use crate::value::Form;
 use arrow_array::RecordBatch;
@@ -69,6 +71,63 @@ impl Results for InPlace<'_> {
     }
 }
 
+/// Where the results of one call go.
+pub(super) enum Outlet<'a> {
+    /// Objects, as many as were declared.
+    Objects(InPlace<'a>),
+    /// Items as they come.
+    Stream(Writer<'a>),
+}
+
+impl<'a> Outlet<'a> {
+    #[inline]
+    pub(super) fn new(store: &'a Store, call: &'a Unpacked) -> Outlet<'a> {
+        match call.results.as_slice() {
+            [first, ..] if call.record.is_stream => Outlet::Stream(Writer::new(store, *first)),
+            promises => Outlet::Objects(InPlace::new(store, promises)),
+        }
+    }
+
+    /// For another attempt.
+    pub(super) fn begin_again(&mut self) {
+        match self {
+            Outlet::Objects(objects) => *objects = InPlace::new(objects.store, objects.promises),
+            Outlet::Stream(writer) => writer.begin_again(),
+        }
+    }
+
+    /// See [`InPlace::seal_all`].
+    #[inline]
+    pub(super) fn seal_all(self, name: &str, outcome: Result<(), TaskError>) {
+        match self {
+            Outlet::Objects(objects) => objects.seal_all(name, outcome),
+            Outlet::Stream(writer) => {
+                let store = writer.store();
+                if let Some((place, error)) = writer.end(name, outcome) {
+                    seal_error(store, &[place], &error);
+                }
+            }
+        }
+    }
+}
+
+impl Results for Outlet<'_> {
+    #[inline]
+    fn seal(&mut self, form: &Form<'_>) -> Result<(), Box<CreateError>> {
+        match self {
+            Outlet::Objects(objects) => objects.seal(form),
+            Outlet::Stream(writer) => Results::seal(writer, form),
+        }
+    }
+
+    fn push(&mut self, form: &Form<'_>, ahead: u32) -> Result<bool, Box<CreateError>> {
+        match self {
+            Outlet::Objects(objects) => objects.push(form, ahead),
+            Outlet::Stream(writer) => writer.push(form, ahead),
+        }
+    }
+}
+
 /// Writes a value into a promise; `None` where nobody wants it, or it has a value.
 fn write(store: &Store, promise: Handle, form: &Form<'_>) -> Result<Option<ObjectWriter>, Box<CreateError>> {
     let written = match form {
@@ -107,7 +166,7 @@ fn write_table(
 ///
 /// Whoever waits for them has no other hope: where there is no room for the whole error, its first
 /// sentence will do, and where there is none for that, this waits for room again.
-pub(super) fn seal_error(store: &Store, promises: &[Handle], error: &TaskError) {
+pub(crate) fn seal_error(store: &Store, promises: &[Handle], error: &TaskError) {
     let whole = error.form();
     for promise in promises {
         if put(store, *promise, &whole) {

@@ -5,7 +5,7 @@
 //! whose results nobody refers to runs all the same, for what it does besides. This file must not
 //! know where records come from.
 
-use super::results::{InPlace, seal_error};
+use super::results::{Outlet, seal_error};
 use crate::engine::scope::Scope;
 use crate::engine::spec::{Unpacked, handle};
 use crate::remote::Raylet;
@@ -90,8 +90,8 @@ pub(super) fn attempts(
     mut attempt: u32,
     mut body: impl FnMut(Incoming<'_>, &mut dyn Results) -> Result<(), TaskError>,
 ) {
+    let mut results = Outlet::new(store, call);
     loop {
-        let mut results = InPlace::new(store, call.results.as_slice());
         let span = Span::begin(call.record.key);
         let outcome = failed_argument(store, name, call).and_then(|()| body(incoming(name, call), &mut results));
         span.end();
@@ -99,6 +99,7 @@ pub(super) fn attempts(
             return results.seal_all(name, outcome);
         }
         attempt += 1;
+        results.begin_again();
     }
 }
 

@@ -97,7 +97,7 @@ impl Ground {
     }
 
     pub(super) fn head(&self, key: u64, kind: Kind) -> Head {
-        Head { key, kind, retries_errors: false, retries: 0, number: 1 }
+        Head { key, kind, retries_errors: false, is_stream: false, retries: 0, number: 1 }
     }
 
     pub(super) fn packed(&self, head: Head, arguments: &Arguments, results: usize) -> (Sent, store_shm::queue::Payload) {

@@ -33,6 +33,9 @@ pub struct Config {
     /// How much more use than a waiting one a lessee must have had to lose a lease, in
     /// microseconds of the lease. Short is fair, long is cheap.
     pub lease_slice_us: u64,
+    /// How long a lease that was asked back is counted on, in microseconds: its worker may be in a
+    /// long call, or stopped, and then another lease is taken as well.
+    pub withdraw_patience_us: u64,
     /// How long a lease whose queue is empty stays although nobody else waits, in microseconds.
     pub lease_idle_us: u64,
     /// How long others may overtake a request that does not fit, in microseconds.
@@ -71,6 +74,7 @@ impl Default for Config {
             zygote_delay_us_min: 10_000,
             zygote_delay_us_max: 1_000_000,
             lease_slice_us: 10_000,
+            withdraw_patience_us: 20_000,
             lease_idle_us: 500_000,
             overtake_us: 100_000,
             hold_back_us: 1_000_000,

@@ -236,7 +236,7 @@ impl Node {
             (Some(Item::Task(task)), _) => Phase::Task(task),
             (Some(Item::Actor(actor)), _) => Phase::Actor(actor),
             (None, Source::Queue(queue)) => {
-                Phase::Leased(Lease { queue, since: self.now, is_withdrawn: false, idle_since: None })
+                Phase::Leased(Lease { queue, since: self.now, withdrawn_at: None, idle_since: None })
             }
             (Some(Item::Group(_)), _) | (None, Source::Items) => unreachable!("neither needs a worker"),
         }
@@ -390,13 +390,20 @@ impl Node {
         let mut coming =
             Coming { machine: self.ledger.clone(), bundles: BTreeMap::new(), workers: self.room_for_workers() };
         for worker in self.pool.workers.values() {
-            let is_leaving = matches!(&worker.phase, Phase::Leased(lease) if lease.is_withdrawn) || worker.is_stopping;
+            let is_leaving = worker.is_stopping || self.is_letting_go(worker);
             if is_leaving && !worker.is_blocked {
                 self.comes_back(worker, &mut coming);
             }
             coming.workers += u32::from(worker.phase == Phase::Starting);
         }
         coming
+    }
+
+    /// Asked to let go, and not long ago: one that is in a long call, or stopped, is not waited for
+    /// while another lease may come sooner.
+    fn is_letting_go(&self, worker: &Worker) -> bool {
+        let Phase::Leased(lease) = &worker.phase else { return false };
+        lease.withdrawn_at.is_some_and(|at| self.now.since(at) < self.config.withdraw_patience_us)
     }
 
     fn comes_back(&self, worker: &Worker, coming: &mut Coming) {

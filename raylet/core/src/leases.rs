@@ -110,10 +110,12 @@ impl Node {
     }
 
     pub(crate) fn withdraw(&mut self, worker: WorkerId, effects: &mut Vec<Effect>) {
+        let now = self.now;
         let Phase::Leased(lease) = &mut self.pool.worker_mut(worker).phase else { return };
-        if std::mem::replace(&mut lease.is_withdrawn, true) {
+        if lease.withdrawn_at.is_some() {
             return;
         }
+        lease.withdrawn_at = Some(now);
         let queue = lease.queue;
         if let Some(since) = lease.idle_since.take() {
             self.pool.idle_leases.remove(&(since, worker));
@@ -143,7 +145,7 @@ impl Node {
 
     fn set_lease_idle(&mut self, worker: WorkerId, since: Option<crate::ids::Time>) {
         let Phase::Leased(lease) = &mut self.pool.worker_mut(worker).phase else { return };
-        if lease.is_withdrawn || (lease.idle_since.is_some() && since.is_some()) {
+        if lease.withdrawn_at.is_some() || (lease.idle_since.is_some() && since.is_some()) {
             return;
         }
         if let Some(before) = std::mem::replace(&mut lease.idle_since, since) {

@@ -16,7 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) struct Lease {
     pub(crate) queue: QueueId,
     pub(crate) since: Time,
-    pub(crate) is_withdrawn: bool,
+    /// Since when it is asked to let go.
+    pub(crate) withdrawn_at: Option<Time>,
     pub(crate) idle_since: Option<Time>,
 }
 
@@ -64,7 +65,7 @@ impl Worker {
 
     /// Whether its lease can be withdrawn, to anybody's good.
     pub(crate) fn is_withdrawable(&self) -> bool {
-        self.is_serving() && !matches!(&self.phase, Phase::Leased(lease) if lease.is_withdrawn)
+        self.is_serving() && !matches!(&self.phase, Phase::Leased(lease) if lease.withdrawn_at.is_some())
     }
 
     /// Whether it will give back what it holds without anybody's help.

@@ -64,7 +64,9 @@ impl What {
     fn columns(self) -> &'static [&'static str] {
         match self {
             What::Tasks => &["task", "name", "state", "transport", "job", "attempts", "worker", "pid", "caller_pid"],
-            What::Actors => &["actor", "class", "name", "state", "job", "restart_count", "worker", "pid", "death_cause"],
+            What::Actors => {
+                &["actor", "class", "name", "state", "job", "restart_count", "worker", "pid", "death_cause"]
+            }
             What::Objects => &["id", "bytes", "state", "age_ms", "reference_count", "pin_count", "listed_count"],
             What::Workers => &["worker", "pid", "state", "runs", "is_blocked", "call_count", "demand", "gpus"],
             What::PlacementGroups => &["group", "name", "state", "strategy", "job", "bundle_count", "bundles"],

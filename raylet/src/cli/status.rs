@@ -5,7 +5,6 @@
 
 use super::table::printable;
 use super::{CliError, Format, SessionOptions, bytes, print, print_json};
-use serde_json::Value;
 use crate::ask::{AskError, Asker};
 use crate::door::{Door, DoorReport};
 use crate::session;
@@ -14,6 +13,7 @@ use raylet_api::Demand;
 use raylet_api::inside::{JobInfo, Summary, SummaryReply, in_wholes};
 use raylet_api::message::{Message, Status, StatusReply};
 use serde::Serialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;

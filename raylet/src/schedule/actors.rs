@@ -153,6 +153,7 @@ impl Scheduler {
         for &number in &row.queues {
             if let Some(queue) = self.queues.get_mut(&number) {
                 queue.lookers.insert(worker);
+                queue.is_dropped = false;
                 queues.push((number, queue.offset));
             }
         }
@@ -353,7 +354,7 @@ impl Scheduler {
 
     /// Whether actors or their queues need a look now and then.
     pub(super) fn has_actors(&self) -> bool {
-        self.actors.len() > self.dead_actors.len() || self.queues.values().any(|row| row.is_closed)
+        self.actors.len() > self.dead_actors.len() || !self.closed_queues.is_empty()
     }
 
     /// Looks for actors that nobody can call any more, and for queues that have run empty.
@@ -361,7 +362,6 @@ impl Scheduler {
         let living = self.actors.values().filter(|row| row.death.is_none());
         let anchors: Vec<ObjectKey> = living.map(|row| row.anchor).collect();
         anchors.into_iter().for_each(|anchor| self.look_at_handles(anchor));
-        let closed = self.queues.iter().filter(|(_, row)| row.is_closed).map(|(number, _)| *number);
-        closed.collect::<Vec<_>>().into_iter().for_each(|number| self.settle(number));
+        self.touched_queues.extend(&self.closed_queues);
     }
 }

@@ -120,21 +120,16 @@ fn seal(store: &Store, knock: Handle) {
 fn watch(store: &Store, inbox: &Receiver<Wish>, ready: &UnboundedSender<ObjectKey>) {
     let _guard = AbortOnPanic;
     let mut objects = BTreeMap::new();
-    let Ok(mut knock) = inbox.recv().map(|wish| take(wish, &mut objects)) else { return };
-    loop {
-        loop {
-            let wish = match objects.is_empty() {
-                // Nothing to watch: only a wish can change that.
-                true => inbox.recv().map_err(|_| TryRecvError::Disconnected),
-                false => inbox.try_recv(),
-            };
-            match wish {
+    // Nothing to watch: only a wish can change that.
+    while let Ok(wish) = inbox.recv() {
+        let mut knock = take(wish, &mut objects);
+        while !objects.is_empty() {
+            match inbox.try_recv() {
                 Ok(wish) => knock = take(wish, &mut objects),
-                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Empty) => look(store, &mut objects, &knock, ready),
                 Err(TryRecvError::Disconnected) => return,
             }
         }
-        look(store, &mut objects, &knock, ready);
     }
 }
 

@@ -5,6 +5,7 @@
 //! seals them; what nobody ran, or nobody finished, gets its error here. This file must not choose who
 //! runs what.
 
+use super::leases::job_over;
 use super::line::LineId;
 use super::translate::{self, core_key, handle, results};
 use super::words::task_failure;
@@ -40,9 +41,10 @@ impl Scheduler {
             Ok(record) => record,
             Err(error) => return tracing::warn!(%error, line, "a task was dropped"),
         };
-        let Some((job, caller, env)) = self.asker(line) else { return };
-        let class = match self.class_of(&task.class, env) {
-            Ok(class) => class,
+        let asked = self.asker(line).ok_or_else(job_over);
+        let asked = asked.and_then(|(job, caller, env)| Ok((job, caller, self.class_of(&task.class, env)?)));
+        let (job, caller, class) = match asked {
+            Ok(asked) => asked,
             Err((_, text)) => {
                 let failure = Failure::new(TaskErrorKind::Refused, self.name_of(record.key), text);
                 return self.seal_record(&record, &failure);

@@ -63,7 +63,10 @@ impl Scheduler {
     pub(super) fn on_dead(&mut self, client: ClientId) {
         let found = self.peers.iter_mut().find(|(_, peer)| peer.client == client);
         // Whoever was admitted says hello to us, too, if only after its death.
-        let Some((&line, peer)) = found else { return drop(self.early_dead.insert(id(client))) };
+        let Some((&line, peer)) = found else {
+            self.early_dead.insert(id(client));
+            return;
+        };
         peer.is_dead = true;
         peer.out.drain();
         self.bury_if_dead(line);
@@ -180,9 +183,7 @@ impl Scheduler {
             store.sweep_again();
         });
         for queue in queues {
-            if let Some(row) = self.queues.get_mut(&queue) {
-                row.is_closed = true;
-            }
+            self.mark_closed(queue);
             self.touched_queues.insert(queue);
         }
     }
@@ -248,9 +249,9 @@ impl Scheduler {
                 kept.extend(&call.results);
             }
             match call.stands {
-                Stands::Call(task) if call.is_wanted => drop(tasks.insert(task)),
-                Stands::Queued(queue, _) | Stands::Claimed(queue) if call.is_wanted => drop(queues.insert(queue)),
-                _ => {}
+                _ if !call.is_wanted => {}
+                Stands::Call(task) => tasks.extend([task]),
+                Stands::Queued(queue, _) | Stands::Claimed(queue) => queues.extend([queue]),
             }
         }
         let dead: BTreeSet<LineId> = lines.iter().copied().filter(|line| self.is_dead(*line)).collect();
@@ -270,7 +271,6 @@ impl Scheduler {
     fn leave_call(&mut self, call: &Left, dead: &BTreeSet<LineId>) {
         let (Stands::Queued(number, _) | Stands::Claimed(number)) = call.stands else { return };
         let Some(row) = self.queues.get_mut(&number).filter(|row| dead.contains(&row.line)) else { return };
-        row.is_closed = true;
         if call.is_wanted {
             let spec = spec_of(&call.record).and_then(|spec| self.store.refer(handle(spec)));
             row.adopted.extend(spec);
@@ -286,8 +286,7 @@ impl Scheduler {
     pub(super) fn adopt(&mut self, number: u64) {
         let Some(row) = self.queues.get_mut(&number) else { return };
         let records = row.queue.queued().filter_map(|entry| Record::unpack(&entry.payload).ok());
-        let specs: Vec<ObjectRef> =
-            records.filter_map(|record| self.store.refer(handle(spec_of(&record)?))).collect();
+        let specs: Vec<ObjectRef> = records.filter_map(|record| self.store.refer(handle(spec_of(&record)?))).collect();
         row.adopted.extend(specs);
     }
 
@@ -298,7 +297,9 @@ impl Scheduler {
             left.extend(queued.filter_map(|(stands, words)| self.left(stands, Record::unpack(&words).ok()?)));
             for client in row.lookers.iter().filter_map(|&worker| self.client_of(worker)) {
                 let claimed = row.queue.claimed_by(client.number).map(|entry| entry.payload);
-                left.extend(claimed.filter_map(|words| self.left(Stands::Claimed(number), Record::unpack(&words).ok()?)));
+                left.extend(
+                    claimed.filter_map(|words| self.left(Stands::Claimed(number), Record::unpack(&words).ok()?)),
+                );
             }
         }
         let calls = self.calls.iter().filter(|(_, call)| lines.contains(&call.line));

@@ -103,7 +103,8 @@ impl Scheduler {
         match event {
             pool::Event::ZygoteReady { zygote, .. } => self.step(Event::ZygoteStarted { env: env_of(zygote) }),
             pool::Event::ZygoteEnded { zygote, error, exit, was_ready } => {
-                let how = error.map(|error| in_full(&error)).or_else(|| exit.map(|exit| format!("it ended with {exit}")));
+                let how =
+                    error.map(|error| in_full(&error)).or_else(|| exit.map(|exit| format!("it ended with {exit}")));
                 self.zygote_ended(env_of(zygote), how, was_ready);
             }
             pool::Event::WorkerStarted { worker, process } => {

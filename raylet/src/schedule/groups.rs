@@ -57,7 +57,8 @@ impl Scheduler {
     }
 
     pub(super) fn on_remove_group(&mut self, line: LineId, wish: &RemoveGroup) {
-        if let Some(&group) = self.group_keys.get(&wish.group) {
+        // What is being removed takes nobody in.
+        if let Some(group) = self.group_keys.remove(&wish.group) {
             self.step(Event::RemoveGroup { group });
         }
         self.send(line, Done { request: wish.request });
@@ -74,8 +75,11 @@ impl Scheduler {
         let Some(row) = self.groups.get_mut(&group) else { return };
         row.is_ready = true;
         let key = row.key;
-        let options =
-            CreateOptions { encoding: Encoding::MessagePack, timeout: Some(Duration::ZERO), ..CreateOptions::default() };
+        let options = CreateOptions {
+            encoding: Encoding::MessagePack,
+            timeout: Some(Duration::ZERO),
+            ..CreateOptions::default()
+        };
         if let Err(error) = self.store.put_for(handle(key), NIL, &options) {
             tracing::warn!(%error, "a placement group is ready and cannot say so yet");
             self.unsaid_groups.insert(group);

@@ -5,8 +5,8 @@
 
 use super::Scheduler;
 use super::leases::Serves;
-use super::listing::{self, ActorKey, ActorQueue, GroupKey, Known, Member, Question};
 use super::line::LineId;
+use super::listing::{self, ActorKey, ActorQueue, GroupKey, Known, Member, Question};
 use raylet_api::inside::{Events, Timeline};
 use raylet_api::message::{Error, ErrorCode, Message};
 use raylet_api::record::RECORD_WORDS;
@@ -28,7 +28,8 @@ impl Scheduler {
 
     fn timeline_page(&mut self, asked: &Timeline) -> Message {
         if asked.collect {
-            let lines: Vec<LineId> = self.peers.iter().filter(|(_, peer)| !peer.is_closed).map(|(line, _)| *line).collect();
+            let lines: Vec<LineId> =
+                self.peers.iter().filter(|(_, peer)| !peer.is_closed).map(|(line, _)| *line).collect();
             if let Some(question) = self.timeline.ask(lines.iter().copied()) {
                 lines.into_iter().for_each(|line| self.send(line, question));
             }

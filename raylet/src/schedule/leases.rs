@@ -11,7 +11,7 @@ use super::translate::{self, results};
 use super::words::task_failure;
 use super::{Scheduler, Who};
 use raylet_api::failure::Failure;
-use raylet_api::record::{Record, RECORD_WORDS};
+use raylet_api::record::{RECORD_WORDS, Record};
 use raylet_api::{
     ClassWish, CloseQueue, Grant, LeaseReturned, OpenQueue, QueueEnded, QueueOpened, RefusalCode, Refused, WantWorkers,
     Withdraw,
@@ -191,12 +191,20 @@ impl Scheduler {
 
     /// Nobody submits any more. What is in the queue still runs, by what we hold for it.
     pub(super) fn close(&mut self, number: u64) {
-        let Some(row) = self.queues.get_mut(&number) else { return };
-        row.is_closed = true;
+        let Some(row) = self.queues.get(&number) else { return };
         if row.has_queued() {
             self.adopt(number);
         }
+        self.mark_closed(number);
         self.settle(number);
+    }
+
+    /// Nobody submits into the queue from now on.
+    pub(super) fn mark_closed(&mut self, number: u64) {
+        if let Some(row) = self.queues.get_mut(&number) {
+            row.is_closed = true;
+            self.closed_queues.insert(number);
+        }
     }
 
     /// Does what is left to do for a queue that nobody submits into.
@@ -218,6 +226,7 @@ impl Scheduler {
     /// Gives the place back: nobody looks at it any more.
     pub(super) fn remove_queue(&mut self, number: u64) {
         let Some(row) = self.queues.remove(&number) else { return };
+        self.closed_queues.remove(&number);
         if row.is_of_class() {
             self.segment.give_bell(row.bell);
         }

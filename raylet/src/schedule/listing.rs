@@ -588,8 +588,7 @@ mod tests {
             let queue = segment.make(Size::Class, bell, 2).unwrap().queue;
             let actor_queue = segment.make(Size::Actor, bell, 2).unwrap().queue;
             let (words, workers) = (record(5).pack(), Vec::new());
-            let mut world =
-                World { node, store, queue, actor_queue, words, workers, time: 0, _segment: segment };
+            let mut world = World { node, store, queue, actor_queue, words, workers, time: 0, _segment: segment };
             world.step(Event::DriverJoined { driver: DRIVER, env: ENV });
             world
         }
@@ -688,8 +687,14 @@ mod tests {
         }
         fn actor_queues(&self, from: u64) -> impl Iterator<Item = ActorQueue<'_>> {
             let rows = self.node.actors().next().map(|row| row.actor).into_iter();
-            rows.map(|actor| ActorQueue { number: 4, actor, job: JOB, caller: Caller::Driver, queue: &self.actor_queue })
-                .filter(move |row| row.number >= from)
+            rows.map(|actor| ActorQueue {
+                number: 4,
+                actor,
+                job: JOB,
+                caller: Caller::Driver,
+                queue: &self.actor_queue,
+            })
+            .filter(move |row| row.number >= from)
         }
         fn workers_max(&self) -> u64 {
             4
@@ -718,20 +723,14 @@ mod tests {
     fn tasks_of_both_transports_come_in_pages_each_once() {
         let mut world = World::new();
         (1..=5).for_each(|task| world.submit(task));
-        let request = LeaseRequest {
-            queue: QueueId(3),
-            job: JOB,
-            caller: Caller::Driver,
-            class: class(),
-            wanted: 1,
-            backlog: 3,
-        };
+        let request =
+            LeaseRequest { queue: QueueId(3), job: JOB, caller: Caller::Driver, class: class(), wanted: 1, backlog: 3 };
         world.step(Event::LeaseWanted(request));
         world.step(Event::CreateActor(actor(7, "a")));
         let mut submitter = Submitter::new(&world.queue).unwrap();
-        (0..3).for_each(|_| drop(submitter.try_submit(&world.words).unwrap()));
+        (0..3).for_each(|_| _ = submitter.try_submit(&world.words).unwrap());
         let mut calls = Submitter::new(&world.actor_queue).unwrap();
-        drop(calls.try_submit(&record(6).pack()).unwrap());
+        calls.try_submit(&record(6).pack()).unwrap();
         let (mut seen, mut cursor, mut pages) = (Vec::new(), Some(0), 0);
         while let Some(from) = cursor {
             let page = world.tasks(from, 2);
@@ -753,17 +752,11 @@ mod tests {
     #[test]
     fn claimed_records_name_their_worker() {
         let mut world = World::new();
-        let request = LeaseRequest {
-            queue: QueueId(3),
-            job: JOB,
-            caller: Caller::Driver,
-            class: class(),
-            wanted: 1,
-            backlog: 2,
-        };
+        let request =
+            LeaseRequest { queue: QueueId(3), job: JOB, caller: Caller::Driver, class: class(), wanted: 1, backlog: 2 };
         world.step(Event::LeaseWanted(request));
         let mut submitter = Submitter::new(&world.queue).unwrap();
-        (0..2).for_each(|_| drop(submitter.try_submit(&world.words).unwrap()));
+        (0..2).for_each(|_| _ = submitter.try_submit(&world.words).unwrap());
         let claimed = Claimer::new(&world.queue, CLIENT).claim().unwrap();
         assert!(claimed.is_some());
         let rows = world.tasks(0, 9).tasks;
@@ -771,10 +764,7 @@ mod tests {
         let worker = world.workers[0].0;
         assert_eq!(
             states,
-            [
-                (TaskState::Running, 1, Some(worker), Some(100 + worker as u32)),
-                (TaskState::Queued, 0, None, None)
-            ]
+            [(TaskState::Running, 1, Some(worker), Some(100 + worker as u32)), (TaskState::Queued, 0, None, None)]
         );
         let Some(Message::SummaryReply(summary)) = answer(&Summary {}.into(), &world) else { panic!() };
         assert_eq!((summary.queued_record_count, summary.claimed_record_count), (1, 1));
@@ -795,7 +785,10 @@ mod tests {
             panic!()
         };
         let [first, dead] = &reply.actors[..] else { panic!("{reply:?}") };
-        assert_eq!((first.name.as_deref(), first.state, first.class.as_str()), (Some("first"), ActorState::Alive, "five"));
+        assert_eq!(
+            (first.name.as_deref(), first.state, first.class.as_str()),
+            (Some("first"), ActorState::Alive, "five")
+        );
         assert_eq!(first.pid, first.worker.map(|worker| 100 + worker as u32));
         assert_eq!((dead.state, dead.death_cause.as_deref()), (ActorState::Dead, Some("it was killed")));
         assert_eq!(dead.name.as_ref().map(String::len), Some(NAME_BYTES_MAX));
@@ -840,7 +833,13 @@ mod tests {
         let groups = Page::new(u32::MAX).fill((0..2000).map(|cursor| (cursor, group.clone())));
         assert!(groups.rows.len() > 1 && groups.next == Some(groups.rows.len() as u64));
         raylet_api::encode(&GroupsReply { groups: groups.rows, next_cursor: groups.next }.into()).unwrap();
-        let actor = ActorInfo { class: name.clone(), name: Some(name.clone()), death_cause: Some(name), demand, ..ActorInfo::default() };
+        let actor = ActorInfo {
+            class: name.clone(),
+            name: Some(name.clone()),
+            death_cause: Some(name),
+            demand,
+            ..ActorInfo::default()
+        };
         let actors = Page::new(u32::MAX).fill((0..2000).map(|cursor| (cursor, actor.clone())));
         raylet_api::encode(&ActorsReply { actors: actors.rows, next_cursor: actors.next }.into()).unwrap();
         let task = TaskInfo { name: "f".into(), ..TaskInfo::default() };

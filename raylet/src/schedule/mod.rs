@@ -40,11 +40,11 @@ mod words;
 
 pub(crate) use envs::executable_of;
 pub(crate) use gate::{Gate, WorkerJobs};
-pub(crate) use listing::Question;
-pub(crate) use queues::SEGMENT_BYTES;
 pub(crate) use line::{Inbound, LineId, Outbound, pair, serve};
+pub(crate) use listing::Question;
 pub(crate) use peers::Joined;
 pub use queues::QueuesError;
+pub(crate) use queues::SEGMENT_BYTES;
 
 use self::actors::ActorRow;
 use self::awaited::Awaited;
@@ -52,7 +52,7 @@ use self::calls::Call;
 use self::envs::Env;
 use self::groups::GroupRow;
 use self::leases::QueueRow;
-use self::peers::{Driver, Peer, WorkerRow, Who};
+use self::peers::{Driver, Peer, Who, WorkerRow};
 use self::queues::Segment;
 use self::seal::Unsealed;
 use crate::guarded::AbortOnPanic;
@@ -60,13 +60,13 @@ use crate::logs::{self, Logs};
 use crate::pool::{self, Line, Pool};
 use crate::raylet::{Config, StartError};
 use crate::timeline::Collector;
+use raylet_api::TaskSegment;
 use raylet_api::message::Message;
 use raylet_api::record::ObjectKey;
-use raylet_api::TaskSegment;
+use raylet_core::Node;
 use raylet_core::effect::{Effect, Refusal, Request};
 use raylet_core::event::Event;
 use raylet_core::ids::{ActorId, EnvId, GroupId, JobId, TaskId, Time, WorkerId};
-use raylet_core::Node;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -102,7 +102,7 @@ pub(crate) enum Input {
         has_never_joined: bool,
     },
     /// Somebody looks inside.
-    Question(Question),
+    Question(Box<Question>),
 }
 
 /// Where connections turn to.
@@ -127,7 +127,7 @@ impl Desk {
     /// The answer to a question about what there is; none where the raylet is ending.
     pub(crate) async fn ask(&self, what: Message) -> Option<Message> {
         let (reply, answer) = oneshot::channel();
-        self.tell(Input::Question(Question { what, reply })).await;
+        self.tell(Input::Question(Box::new(Question { what, reply }))).await;
         answer.await.ok()
     }
 
@@ -188,6 +188,8 @@ pub(crate) struct Scheduler {
     queues: BTreeMap<u64, QueueRow>,
     /// Queues that may be over.
     touched_queues: BTreeSet<u64>,
+    /// Queues that nobody submits into any more, and that are not over.
+    closed_queues: BTreeSet<u64>,
     calls: BTreeMap<TaskId, Call>,
     by_result: BTreeMap<ObjectKey, TaskId>,
     awaited: Awaited,
@@ -239,7 +241,10 @@ impl Scheduler {
             worker_jobs: worker_jobs.clone(),
             line_count: AtomicU64::new(1),
         };
-        let node = Node::new(config.scheduler.clone(), config.resources.clone())?;
+        // Each worker is a client of the store, and others want to be, too.
+        let workers_max = config.scheduler.workers_max.min(config.max_clients - config.max_clients / 8);
+        let core_config = raylet_core::Config { workers_max, ..config.scheduler.clone() };
+        let node = Node::new(core_config, config.resources.clone())?;
         let logs = Path::new(&directory).join(logs::DIRECTORY);
         let logs = Logs::start(&logs).map_err(|source| StartError::Logs { path: logs, source })?;
         let pool = Pool::start(events, lines).map_err(|source| StartError::Thread { source })?;
@@ -266,6 +271,7 @@ impl Scheduler {
             gone_workers: VecDeque::new(),
             queues: BTreeMap::new(),
             touched_queues: BTreeSet::new(),
+            closed_queues: BTreeSet::new(),
             calls: BTreeMap::new(),
             by_result: BTreeMap::new(),
             actors: BTreeMap::new(),

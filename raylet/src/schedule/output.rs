@@ -31,7 +31,12 @@ impl Scheduler {
             let text = String::from_utf8_lossy(&line.bytes);
             let said = by_env.entry(env).or_default();
             let is_error = line.stream == Stream::Stderr;
-            said.extend(pieces(&text).map(|text| LogLine { name: name.clone(), pid: line.pid, is_error, text: text.to_owned() }));
+            said.extend(pieces(&text).map(|text| LogLine {
+                name: name.clone(),
+                pid: line.pid,
+                is_error,
+                text: text.to_owned(),
+            }));
         }
         for (env, lines) in by_env {
             self.send_lines(env, lines);

@@ -106,14 +106,14 @@ impl Scheduler {
             Input::Joined(joined) => self.on_joined(*joined),
             Input::Said { line, message } => self.on_message(line, *message),
             Input::Closed { line, has_never_joined } => self.on_closed(line, has_never_joined),
-            Input::Question(question) => self.on_question(question),
+            Input::Question(question) => self.on_question(*question),
         }
     }
 
     fn on_joined(&mut self, joined: Joined) {
-        match joined.worker.filter(|_| joined.want == Want::Worker) {
-            Some(worker) => self.worker_joined(joined, WorkerId(worker)),
-            None => self.driver_joined(joined),
+        match (joined.want, joined.worker) {
+            (Want::Driver, _) => self.driver_joined(joined),
+            (_, worker) => self.worker_joined(joined, WorkerId(worker.unwrap_or(u64::MAX))),
         }
     }
 
@@ -254,10 +254,13 @@ impl Scheduler {
     pub(super) fn infeasible(&mut self, request: Request, wanted: &Resources, capacity: &Resources) {
         let (line, what) = match request {
             Request::Task(task) => match self.calls.get(&task) {
-                Some(call) => (Some(call.line), self.name_of(call.record.key)),
+                Some(call) => (self.line_of_job(call.job), self.name_of(call.record.key)),
                 None => return,
             },
-            Request::Queue(QueueId(queue)) => (self.queues.get(&queue).map(|row| row.line), "a task".to_owned()),
+            Request::Queue(QueueId(queue)) => match self.queues.get(&queue) {
+                Some(row) => (self.line_of_job(row.job), "a task".to_owned()),
+                None => return,
+            },
             Request::Actor(actor) => match self.actors.get(&actor) {
                 Some(row) => (self.line_of_job(row.job), self.name_of(row.class)),
                 None => return,

@@ -45,7 +45,8 @@ pub(crate) fn resources(demand: &Demand) -> Resources {
 pub(crate) fn show(resources: &Resources) -> String {
     let fixed = [("CPU", resources.cpu), ("GPU", resources.gpu)];
     let fixed = fixed.into_iter().filter(|(_, amount)| amount.0 > 0).map(|(name, amount)| format!("{amount} {name}"));
-    let memory = Some(resources.memory_bytes).filter(|&bytes| bytes > 0).map(|bytes| format!("{bytes} bytes of memory"));
+    let memory =
+        Some(resources.memory_bytes).filter(|&bytes| bytes > 0).map(|bytes| format!("{bytes} bytes of memory"));
     let custom = resources.custom().iter().map(|(name, amount)| format!("{amount} {name}"));
     let parts: Vec<String> = fixed.chain(memory).chain(custom).collect();
     if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") }

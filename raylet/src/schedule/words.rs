@@ -49,7 +49,9 @@ fn crashed(attempts: u32, how: Option<&str>) -> String {
 /// Of a call that was under way on an actor that comes back.
 pub(crate) fn actor_unavailable(name: &str, how: Option<&str>) -> Failure {
     let how = how.map(|how| format!(" ({how})")).unwrap_or_default();
-    let text = format!("the actor's process died during the call{how}; it is started again, and max_task_retries allows no other attempt");
+    let text = format!(
+        "the actor's process died during the call{how}; it is started again, and max_task_retries allows no other attempt"
+    );
     Failure::new(TaskErrorKind::ActorUnavailable, name, text)
 }
 

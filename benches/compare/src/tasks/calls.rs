@@ -13,8 +13,8 @@ use raylet_client::prelude::{ActorHandle, ObjectRef};
 
 use super::functions::{Touched, after, echo, noop, take};
 use super::work::{ARGUMENT_BYTES_LARGE, ARGUMENT_BYTES_SMALL, CHAIN_HOPS};
-use super::world::{Room, World, pin_if_other};
-use crate::child::{HARNESS_CORE, pin_to_core, unpinned};
+use super::world::{Room, World};
+use crate::child::{HARNESS_CORE, OTHER_CORE, pin_process, pin_to_core, unpinned};
 use crate::error::BenchError;
 use crate::hogs::Hogs;
 use crate::pace::{CALLS, at_pace};
@@ -28,15 +28,15 @@ const IN_FLIGHT: usize = 200_000;
 const HOT: usize = 20_000;
 
 /// A world whose answering worker is on the other core.
-fn pair(room: Room, bench: &Bench) -> Result<Rc<World>, BenchError> {
-    let world = World::shared(room, bench)?;
+fn pair(room: Room) -> Result<Rc<World>, BenchError> {
+    let world = World::shared(room)?;
     world.pin_worker()?;
     Ok(world)
 }
 
 /// Tasks one after the other.
 pub(super) fn noop_hot(bench: &Bench) -> Result<Boxed, BenchError> {
-    let world = pair(Room::Default, bench)?;
+    let world = pair(Room::Default)?;
     let count = bench.effort.count(HOT);
     Ok(Box::new(move || {
         pin_to_core(HARNESS_CORE);
@@ -52,7 +52,7 @@ fn timed_call(world: &World) -> Result<f64, BenchError> {
 
 /// One task a millisecond.
 pub(super) fn noop_asleep(bench: &Bench) -> Result<Boxed, BenchError> {
-    let world = pair(Room::Default, bench)?;
+    let world = pair(Room::Default)?;
     let count = bench.effort.count(CALLS);
     Ok(Box::new(move || {
         pin_to_core(HARNESS_CORE);
@@ -62,7 +62,7 @@ pub(super) fn noop_asleep(bench: &Bench) -> Result<Boxed, BenchError> {
 
 /// One task a millisecond, both cores busy with others.
 pub(super) fn beside_hogs(bench: &Bench) -> Result<Boxed, BenchError> {
-    let world = pair(Room::Default, bench)?;
+    let world = pair(Room::Default)?;
     let hogs = Hogs::start()?;
     let count = bench.effort.count(CALLS);
     Ok(Box::new(move || {
@@ -73,7 +73,7 @@ pub(super) fn beside_hogs(bench: &Bench) -> Result<Boxed, BenchError> {
 
 /// What the busy processes do while that goes on, or while the raylet only stands by.
 pub(super) fn hogs_beside(setting: Setting, bench: &Bench) -> Result<Boxed, BenchError> {
-    let world = pair(Room::Default, bench)?;
+    let world = pair(Room::Default)?;
     let hogs = Hogs::start()?;
     let count = bench.effort.count(CALLS);
     Ok(Box::new(move || {
@@ -88,7 +88,7 @@ pub(super) fn hogs_beside(setting: Setting, bench: &Bench) -> Result<Boxed, Benc
 
 /// Tasks completed a second.
 pub(super) fn noops_in_flight(bench: &Bench) -> Result<Boxed, BenchError> {
-    let world = World::shared(Room::Default, bench)?;
+    let world = World::shared(Room::Default)?;
     let count = bench.effort.count(IN_FLIGHT);
     Ok(Box::new(move || {
         let submit = || noop::remote(&world.ray).map_err(BenchError::raylet("submit"));
@@ -102,7 +102,7 @@ fn await_unit(world: &World, done: &ObjectRef<()>) -> Result<(), BenchError> {
 
 /// Nanoseconds of a whole chain by its length.
 pub(super) fn chain_hop(bench: &Bench) -> Result<Boxed, BenchError> {
-    let world = World::shared(Room::Default, bench)?;
+    let world = World::shared(Room::Default)?;
     let hops = bench.effort.count(CHAIN_HOPS);
     Ok(Box::new(move || Ok(vec![unpinned(|| chain(&world, hops))? / hops as f64])))
 }
@@ -129,9 +129,9 @@ fn actor(world: &World) -> Result<(ActorHandle<Touched>, u32), BenchError> {
 
 /// Calls of one actor, one after the other.
 pub(super) fn actor_hot(bench: &Bench) -> Result<Boxed, BenchError> {
-    let world = World::shared(Room::Default, bench)?;
+    let world = World::shared(Room::Default)?;
     let (actor, pid) = actor(&world)?;
-    pin_if_other(pid);
+    pin_process(pid, OTHER_CORE);
     let count = bench.effort.count(HOT);
     Ok(Box::new(move || {
         pin_to_core(HARNESS_CORE);
@@ -144,7 +144,7 @@ pub(super) fn actor_hot(bench: &Bench) -> Result<Boxed, BenchError> {
 
 /// Calls of one actor completed a second.
 pub(super) fn actor_in_flight(bench: &Bench) -> Result<Boxed, BenchError> {
-    let world = World::shared(Room::Default, bench)?;
+    let world = World::shared(Room::Default)?;
     let (actor, _) = actor(&world)?;
     let count = bench.effort.count(IN_FLIGHT);
     Ok(Box::new(move || {
@@ -162,7 +162,7 @@ fn put_batch(world: &World, bytes: usize) -> Result<ObjectRef<RecordBatch>, Benc
 
 /// Tasks one after the other that are given a batch.
 pub(super) fn large_argument(setting: Setting, bench: &Bench) -> Result<Boxed, BenchError> {
-    let world = pair(Room::Large, bench)?;
+    let world = pair(Room::Large)?;
     let bytes = match setting {
         Setting::Measured => bench.effort.count(ARGUMENT_BYTES_LARGE),
         Setting::Baseline => ARGUMENT_BYTES_SMALL,
@@ -182,7 +182,7 @@ pub(super) fn large_argument(setting: Setting, bench: &Bench) -> Result<Boxed, B
 
 /// A payload put, given to a task that returns it, and its result read.
 pub(super) fn put_and_echo(payload: Bytes, count: usize, bench: &Bench) -> Result<Boxed, BenchError> {
-    let world = pair(Room::Large, bench)?;
+    let world = pair(Room::Large)?;
     let count = bench.effort.count(count);
     Ok(Box::new(move || {
         pin_to_core(HARNESS_CORE);

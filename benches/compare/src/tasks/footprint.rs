@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::functions::{hold_cpu, noop, worker_pid};
 use super::role::first_line;
 use super::work::{IDLE_SECONDS, QUEUED_TASKS};
-use super::world::{Room, World, check_mode, init};
+use super::world::{Room, World, init};
 use crate::child::unpinned;
 use crate::error::BenchError;
 use crate::processes::{anonymous_bytes, children, cpu_nanos, family, pss_bytes_without_shared, segment_bytes};
@@ -31,7 +31,6 @@ pub(super) enum Whose {
 
 /// Bytes of each of many tasks that wait.
 pub(super) fn queued_task(whose: Whose, bench: &Bench) -> Result<Boxed, BenchError> {
-    check_mode(bench)?;
     let count = bench.effort.count(QUEUED_TASKS);
     Ok(Box::new(move || {
         let role = format!("queue-tasks {count}");
@@ -73,8 +72,8 @@ pub(super) fn queue_role(count: usize) -> Result<[f64; 2], BenchError> {
 }
 
 /// A raylet that has run one task and then been left alone.
-fn idle_world(bench: &Bench) -> Result<World, BenchError> {
-    let world = World::new(Room::Default, bench)?;
+fn idle_world() -> Result<World, BenchError> {
+    let world = World::new(Room::Default)?;
     world.call()?;
     world.pid()?;
     sleep(REST);
@@ -82,8 +81,8 @@ fn idle_world(bench: &Bench) -> Result<World, BenchError> {
 }
 
 /// Memory of an idle raylet, or of all processes that come from it too.
-pub(super) fn idle_memory(with_family: bool, bench: &Bench) -> Result<Boxed, BenchError> {
-    let world = idle_world(bench)?;
+pub(super) fn idle_memory(with_family: bool) -> Result<Boxed, BenchError> {
+    let world = idle_world()?;
     Ok(Box::new(move || {
         let raylet = world.pid()?;
         let counted = if with_family { family(raylet) } else { vec![raylet] };
@@ -94,7 +93,7 @@ pub(super) fn idle_memory(with_family: bool, bench: &Bench) -> Result<Boxed, Ben
 
 /// Processor time of an idle raylet and of all processes that come from it.
 pub(super) fn idle_time(bench: &Bench) -> Result<Boxed, BenchError> {
-    let world = idle_world(bench)?;
+    let world = idle_world()?;
     let watched = Duration::from_secs(bench.effort.count(IDLE_SECONDS) as u64);
     Ok(Box::new(move || {
         let family = family(world.pid()?);

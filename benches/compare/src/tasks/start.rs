@@ -22,7 +22,7 @@ const STARTS: usize = 20;
 
 /// From the making of an actor to its first instruction, in a worker that did not exist.
 pub(super) fn worker(bench: &Bench) -> Result<Boxed, BenchError> {
-    let world = World::shared(Room::Default, bench)?;
+    let world = World::shared(Room::Default)?;
     let count = bench.effort.count(STARTS);
     Ok(Box::new(move || {
         let births: Result<Vec<_>, _> = unpinned(|| (0..2 * count).map(|_| birth(&world)).collect());

@@ -9,13 +9,12 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
-use raylet_client::prelude::{Config, Mode, Raylet};
+use raylet_client::prelude::{Config, Raylet, Transport};
 
 use super::functions::{noop, worker_pid};
 use crate::child::{OTHER_CORE, pin_process, unpinned};
 use crate::error::BenchError;
 use crate::processes::children;
-use crate::run::Bench;
 
 /// Room for a few of the largest objects.
 const CAPACITY_BYTES_LARGE: u64 = 6 << 30;
@@ -43,20 +42,19 @@ pub(super) struct World {
 
 impl World {
     /// The raylet of the work that is being measured.
-    pub(super) fn shared(room: Room, bench: &Bench) -> Result<Rc<World>, BenchError> {
+    pub(super) fn shared(room: Room) -> Result<Rc<World>, BenchError> {
         SHARED.with_borrow_mut(|shared| {
             if let Some(world) = shared.upgrade() {
                 return Ok(world);
             }
-            let world = Rc::new(World::new(room, bench)?);
+            let world = Rc::new(World::new(room)?);
             *shared = Rc::downgrade(&world);
             Ok(world)
         })
     }
 
     /// A raylet that nobody else uses.
-    pub(super) fn new(room: Room, bench: &Bench) -> Result<World, BenchError> {
-        check_mode(bench)?;
+    pub(super) fn new(room: Room) -> Result<World, BenchError> {
         let before = children(std::process::id());
         let ray = unpinned(|| init(room))?;
         let pid = children(std::process::id()).into_iter().find(|child| !before.contains(child));
@@ -79,34 +77,21 @@ impl World {
         for _ in 0..CALLS {
             let pid = worker_pid::remote(&self.ray).map_err(BenchError::raylet("submit"))?;
             let pid = self.ray.get(&pid).map_err(BenchError::raylet("get"))?;
-            pin_if_other(pid);
+            pin_process(pid, OTHER_CORE);
         }
         Ok(())
     }
 }
 
-/// Pins a process, unless it is this one: in local mode tasks run here.
-pub(super) fn pin_if_other(pid: u32) {
-    if pid != std::process::id() {
-        pin_process(pid, OTHER_CORE);
-    }
-}
-
-/// Starts a raylet as the README says.
+/// Starts a raylet of our own, whoever else runs one, with tasks on leased workers.
 pub(super) fn init(room: Room) -> Result<Raylet, BenchError> {
-    let config = match room {
-        Room::Default => Config::default(),
-        Room::Large => Config { capacity_bytes: CAPACITY_BYTES_LARGE, ..Config::default() },
+    let capacity_bytes = match room {
+        Room::Default => Config::default().capacity_bytes,
+        Room::Large => CAPACITY_BYTES_LARGE,
     };
+    let (address, transport) = (Some("local".to_owned()), Some(Transport::Direct));
+    let config = Config { address, transport, capacity_bytes, ..Config::default() };
     Raylet::init(config).map_err(BenchError::raylet("init"))
-}
-
-/// Without workers nothing here means anything.
-pub(super) fn check_mode(bench: &Bench) -> Result<(), BenchError> {
-    let has_workers = Config::default().mode != Mode::Local;
-    let is_smoke_run = bench.effort.divisor > 1;
-    let missing = BenchError::TooFew { what: "workers in local mode", found: 0, wanted: 1 };
-    (has_workers || is_smoke_run).then_some(()).ok_or(missing)
 }
 
 /// The machine's clock, the same in every process.

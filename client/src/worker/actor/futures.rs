@@ -10,7 +10,7 @@ use super::callers::{Call, Callers, Ring};
 use super::{Stage, State};
 use crate::actor::{Method, MethodBody};
 use crate::task::{self, Frame, TaskError, TaskErrorKind, TaskFuture};
-use crate::worker::results::{InPlace, seal_error};
+use crate::worker::results::{Outlet, seal_error};
 use crate::worker::run::{failed_argument, frame, incoming, is_tried_again, runtime, Span};
 use crate::worker::spin::Spin;
 use std::future::{Future, poll_fn};
@@ -122,8 +122,8 @@ enum Held {
 async fn run(stage: Rc<Stage>, method: &'static Method, call: Call, mut held: Held, _room: OwnedSemaphorePermit) {
     let (store, name) = (stage.seat.ray.store(), method.name);
     let mut attempt = call.attempt();
+    let mut results = Outlet::new(store, &call.call);
     loop {
-        let mut results = InPlace::new(store, call.call.results.as_slice());
         let span = Span::begin(method.key);
         let outcome = match failed_argument(store, name, &call.call) {
             Ok(()) => execute(&stage, method, &call, &mut held, &mut results).await,
@@ -135,6 +135,7 @@ async fn run(stage: Rc<Stage>, method: &'static Method, call: Call, mut held: He
             break;
         }
         attempt += 1;
+        results.begin_again();
     }
     call.finish();
 }
@@ -144,7 +145,7 @@ async fn execute(
     method: &Method,
     call: &Call,
     held: &mut Held,
-    results: &mut InPlace<'_>,
+    results: &mut Outlet<'_>,
 ) -> Result<(), TaskError> {
     let (ray, name) = (&stage.seat.ray, method.name);
     let (frame, incoming) = (frame(ray, &call.call, Some(stage.anchor)), incoming(name, &call.call));
