@@ -351,7 +351,7 @@ impl Store {
 
     /// At most `count` of the living objects, those with the lowest slots from `first` on.
     pub fn list_from(&self, first: u32, count: usize) -> Vec<ObjectInfo> {
-        let slots = self.inner.living_slots().filter(|&slot| slot >= first);
+        let slots = self.inner.living_slots_from(first);
         slots.filter_map(|slot| self.inner.object_info(slot)).take(count).collect()
     }
 
@@ -445,6 +445,19 @@ mod tests {
 
     fn promise(store: &Store) -> ObjectRef {
         store.promise_by_handle(None).expect("there is room")
+    }
+
+    #[test]
+    fn pages_of_a_listing_begin_where_they_are_told_to() {
+        let store = small();
+        let kept: Vec<ObjectRef> = (0..600).map(|_| promise(&store)).collect();
+        let all: Vec<u32> = store.list().iter().map(|info| info.handle.slot).collect();
+        assert_eq!(all.len(), kept.len());
+        for at in [0, 1, 254, 255, 256, 257, 599] {
+            let page: Vec<u32> = store.list_from(all[at], 2).iter().map(|info| info.handle.slot).collect();
+            assert_eq!(page, all[at..all.len().min(at + 2)]);
+        }
+        assert!(store.list_from(u32::MAX, 1).is_empty());
     }
 
     #[test]

@@ -123,9 +123,15 @@ impl Inner {
 
     /// Slots of objects that live, as of now.
     pub(crate) fn living_slots(&self) -> impl Iterator<Item = u32> + '_ {
+        self.living_slots_from(0)
+    }
+
+    /// Those from `first` on; what lies before costs nothing.
+    pub(crate) fn living_slots_from(&self, first: u32) -> impl Iterator<Item = u32> + '_ {
         let slabs = self.tables.header().slabs_high.load(Ordering::SeqCst).min(self.tables.slabs.len() as u64);
-        (0..slabs as u32)
+        (first / crate::layout::SLAB_SLOTS as u32..slabs as u32)
             .flat_map(|slab| self.taken_in(slab))
+            .filter(move |&slot| slot >= first)
             .filter(|&slot| Snapshot::unpack(self.tables.entry(slot).word.load(Ordering::SeqCst)).lives())
     }
 
