@@ -9,6 +9,8 @@
 //!  socket thread (tokio)                   store-watch, store-keep (the store's own)
 //!    accept, frames                          pidfds, sweeps; eviction, spilling, warm memory
 //!    admit: one CAS in the client table
+//!    schedule: the core's decisions        raylet-pool
+//!      carried out, one task, no lock         zygotes, workers, what they write
 //!    whatever looks at the whole store -> a thread beside
 //! ```
 //!

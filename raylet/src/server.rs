@@ -109,6 +109,7 @@ async fn write_door(shared: &Arc<Shared>) {
     loop {
         period.tick().await;
         shared.door.write_tally(&shared.store.tally());
+        shared.desk.second.notify_one();
     }
 }
 

@@ -68,7 +68,8 @@ fn start(shell: &Shell, more: &[&str]) {
 
 fn join(shell: &Shell, transport: Transport) -> Raylet {
     let address = shell.directory.join("default").to_str().unwrap().to_owned();
-    let config = Config { address: Some(address), transport: Some(transport), log_to_driver: false, ..Config::default() };
+    let config =
+        Config { address: Some(address), transport: Some(transport), log_to_driver: false, ..Config::default() };
     Raylet::init(config).unwrap()
 }
 
@@ -131,7 +132,7 @@ fn tasks_are_listed(transport: Transport, waiting: &str, worker_state: &str) {
     assert_eq!(status["work"]["jobs"][0]["pid"], std::process::id());
     drop(gate);
     let pids = ray.get_all(&passed).unwrap();
-    assert_eq!(rows_when(&shell, &["list", "tasks"], <[Value]>::is_empty), [json!(0); 0]);
+    rows_when(&shell, &["list", "tasks"], <[Value]>::is_empty);
     let listed: Vec<_> = workers.iter().map(|worker| worker["pid"].clone()).collect();
     assert!(pids.iter().all(|pid| listed.contains(&json!(pid))), "{pids:?} {listed:?}");
 }
@@ -262,8 +263,8 @@ fn a_timeline_shows_tasks_with_what_they_marked() {
     let trace: Value = serde_json::from_str(&shell.check(&["timeline", "-o", "-"], 0)).unwrap();
     let slices: Vec<_> = trace["traceEvents"].as_array().unwrap().iter().filter(|event| event["ph"] == "X").collect();
     let of_pid = |pid: u32| slices.iter().filter(move |slice| slice["pid"] == pid);
-    let tasks: Vec<_> = slices.iter().filter(|slice| slice["name"].as_str().unwrap().ends_with("::pass")).collect();
-    let tasks: Vec<_> = tasks.into_iter().filter(|slice| slice["pid"] != porter_pid).collect();
+    let is_task = |slice: &&&Value| slice["name"].as_str().unwrap().ends_with("work::pass");
+    let tasks: Vec<_> = slices.iter().filter(is_task).collect();
     assert_eq!(tasks.len(), 10, "{slices:?}");
     assert!(tasks.iter().all(|slice| pids.iter().any(|pid| slice["pid"] == *pid)));
     let waits: Vec<_> = slices.iter().filter(|slice| slice["name"] == "waiting").collect();
@@ -275,7 +276,7 @@ fn a_timeline_shows_tasks_with_what_they_marked() {
         let around: Vec<_> = tasks.iter().copied().filter(|task| is_around(task)).collect();
         assert!(!around.is_empty() && around.iter().all(|task| task["tid"] == wait["tid"]), "{wait} {around:?}");
     }
-    assert!(of_pid(porter_pid).any(|slice| slice["name"].as_str().unwrap().contains("pass")), "{slices:?}");
+    assert!(of_pid(porter_pid).any(|slice| slice["name"].as_str().unwrap().ends_with("Porter::pass")), "{slices:?}");
     assert_eq!(of_pid(std::process::id()).filter(|slice| slice["name"] == "of the driver").count(), 1);
     drop(porter);
 }

@@ -31,6 +31,8 @@ pub(super) struct Call {
     _holds: Vec<ObjectRef>,
     /// Who has it.
     pub(super) worker: Option<WorkerId>,
+    /// Attempts so far.
+    pub(super) attempts: u32,
     /// How its last worker ended.
     pub(super) how: Option<String>,
 }
@@ -55,7 +57,7 @@ impl Scheduler {
         self.next_call += 1;
         self.by_result.insert(record.result, id);
         let waits_for = self.await_all(&task.waits_for);
-        let call = Call { words: task.words, record, line, job, _holds: holds, worker: None, how: None };
+        let call = Call { words: task.words, record, line, job, _holds: holds, worker: None, attempts: 0, how: None };
         self.calls.insert(id, call);
         let retries_max = i32::from(record.retries);
         self.step(Event::Submit(TaskSpec { task: id, job, caller, class, retries_max, waits_for }));
@@ -87,7 +89,7 @@ impl Scheduler {
     pub(super) fn run_task(&mut self, id: TaskId, worker: WorkerId, attempt: u32, shares: &[GpuShare]) {
         let gpus = translate::gpus(shares, &self.gpu_names);
         let Some(call) = self.calls.get_mut(&id) else { return };
-        call.worker = Some(worker);
+        (call.worker, call.attempts) = (Some(worker), attempt);
         let (words, key) = (call.words, call.record.key);
         if let Some(row) = self.workers.get_mut(&worker) {
             row.runs = Some(key);

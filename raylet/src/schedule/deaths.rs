@@ -19,13 +19,14 @@ use super::translate::{handle, key, results};
 use super::words::{actor_unavailable, caller_died, worker_crashed};
 use super::{Scheduler, Who};
 use crate::guarded::AbortOnPanic;
-use raylet_api::record::{Body, ObjectKey, Record};
+use raylet_api::failure::Failure;
+use raylet_api::record::{ObjectKey, Record};
 use raylet_core::event::{Event, StillWanted};
-use raylet_core::ids::{EnvId, QueueId, TaskId, WorkerId};
+use raylet_core::ids::{EnvId, TaskId, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use store::{ClientId, CreateOptions, Encoding, ObjectRef, Store};
-use store_shm::queue::{ATTEMPT_MAX, Cancel, Position};
+use store_shm::queue::{ATTEMPT_MAX, Position};
 
 /// How long an error may wait for room in the store.
 const ROOM_TIME: Duration = Duration::from_secs(1);
@@ -40,22 +41,18 @@ struct Failed {
     attempts: u32,
 }
 
-/// Where a call that somebody left behind is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stands {
-    Queued(u64, Position),
-    Claimed(u64),
-    Call(TaskId),
-}
+/// What the cells of one stream have in common: the task part of their ids.
+type StreamName = [u8; 24];
 
-/// A call that somebody left behind.
-struct Left {
-    stands: Stands,
-    record: Record,
-    results: Vec<ObjectKey>,
-    /// What its spec lists.
-    lists: Vec<ObjectKey>,
-    is_wanted: bool,
+/// What becomes of the promises of a dead client.
+#[derive(Default)]
+struct Promises {
+    /// Somebody will still make these.
+    kept: BTreeSet<ObjectKey>,
+    /// And these, as the task is tried again.
+    kept_streams: BTreeSet<StreamName>,
+    /// How these end.
+    broken_streams: BTreeMap<StreamName, Vec<u8>>,
 }
 
 impl Scheduler {
@@ -114,15 +111,20 @@ impl Scheduler {
         let Some(client) = self.peers.get(&line).map(|peer| peer.client) else { return };
         self.counters.worker_deaths += 1;
         self.tell_how(worker);
+        let mut promises = Promises::default();
         let serves: Vec<u64> = self.workers[&worker].serves.iter().copied().collect();
-        let failed: Vec<Failed> = serves.iter().flat_map(|&queue| self.take_claims(queue, client.number)).collect();
+        let failed = serves.iter().flat_map(|&queue| self.take_claims(queue, client.number, &mut promises));
+        let failed: Vec<Failed> = failed.collect();
+        let streams = self.streams_of(worker);
         let (wanted, kept) = self.leave(&[line].into(), &[client.number].into());
+        promises.kept = kept;
         self.step(Event::WorkerDied { worker, wanted });
-        failed.into_iter().for_each(|failed| self.fail(failed, worker, client.number));
+        failed.into_iter().for_each(|failed| self.fail(failed, worker, client.number, &mut promises));
+        streams.into_iter().for_each(|stream| self.end_stream(stream, &mut promises));
         for queue in serves {
             self.stop_looking(worker, queue);
         }
-        self.let_go(line, client, kept);
+        self.let_go(line, client, promises);
         self.forget_worker(worker);
     }
 
@@ -169,16 +171,16 @@ impl Scheduler {
         if let Some(job) = self.drivers.remove(&env).and_then(|driver| driver.job) {
             self.step(Event::DriverLeft { job, wanted });
         }
-        self.let_go(line, client, kept);
+        self.let_go(line, client, Promises { kept, ..Promises::default() });
     }
 
     /// Its queues are in order. What is left takes a look at the whole store, on a thread beside (R2).
-    fn let_go(&mut self, line: LineId, client: ClientId, kept: BTreeSet<ObjectKey>) {
+    fn let_go(&mut self, line: LineId, client: ClientId, promises: Promises) {
         let queues = self.peers.remove(&line).map(|peer| peer.queues).unwrap_or_default();
         let (store, gate) = (self.store.clone(), self.gate.clone());
         tokio::task::spawn_blocking(move || {
             let _guard = AbortOnPanic;
-            break_promises(&store, client, &kept);
+            break_promises(&store, client, &promises);
             gate.let_go(client);
             store.sweep_again();
         });
@@ -188,10 +190,8 @@ impl Scheduler {
         }
     }
 
-    // 1: claims
-
     /// Queues again what a dead worker had claimed and may be tried again; the rest is for later.
-    fn take_claims(&mut self, number: u64, dead: u16) -> Vec<Failed> {
+    fn take_claims(&mut self, number: u64, dead: u16, promises: &mut Promises) -> Vec<Failed> {
         let Some(row) = self.queues.get(&number) else { return Vec::new() };
         let mut failed = Vec::new();
         for entry in row.queue.claimed_by(dead).collect::<Vec<_>>() {
@@ -204,11 +204,36 @@ impl Scheduler {
             let may_retry = row.end.is_none() && record.is_some_and(|record| may_retry(&record, entry.word.attempt));
             if may_retry && row.queue.requeue(position, dead) {
                 self.counters.task_retries += 1;
+                promises.kept_streams.extend(record.and_then(|record| self.stream_of(&record)));
             } else {
                 failed.push(Failed { queue: number, position, record, attempts });
             }
         }
         failed
+    }
+
+    /// What the cells of a stream have in common; `None` where it is none, or its first cell is gone.
+    fn stream_of(&self, record: &Record) -> Option<StreamName> {
+        let first = self.store.refer(handle(record.result)).filter(|_| record.is_stream)?;
+        Some(first.id().task())
+    }
+
+    /// Streams that a worker was making for tasks through the raylet.
+    fn streams_of(&self, worker: WorkerId) -> Vec<(TaskId, StreamName, Failure)> {
+        let calls = self.calls.iter().filter(|(_, call)| call.worker == Some(worker));
+        let streams = calls.filter_map(|(&task, call)| {
+            let name = self.name_of(call.record.key);
+            Some((task, self.stream_of(&call.record)?, worker_crashed(&name, call.attempts, call.how.as_deref())))
+        });
+        streams.collect()
+    }
+
+    /// A stream whose task is tried again goes on; any other ends with an error in its next cell.
+    fn end_stream(&self, (task, stream, failure): (TaskId, StreamName, Failure), promises: &mut Promises) {
+        match self.calls.contains_key(&task) {
+            true => promises.kept_streams.extend([stream]),
+            false => promises.broken_streams.extend([(stream, failure.to_bytes())]),
+        }
     }
 
     /// Whether there is nothing left of it to do: all its results that somebody refers to have values. One
@@ -220,139 +245,39 @@ impl Scheduler {
     }
 
     /// Ends a record that is not tried again, with the error that fits.
-    fn fail(&mut self, failed: Failed, worker: WorkerId, dead: u16) {
+    fn fail(&mut self, failed: Failed, worker: WorkerId, dead: u16, promises: &mut Promises) {
         let Failed { queue, position, record, attempts } = failed;
         let Some(row) = self.queues.get(&queue) else { return };
         let how = self.workers.get(&worker).and_then(|row| row.exit).map(|exit| exit.to_string());
         if let Some(record) = record {
             let name = self.name_of(record.key);
             let failure = match (&row.end, &row.serves) {
-                (Some(end), _) => raylet_api::Failure { function: name, ..end.clone() },
+                (Some(end), _) => Failure { function: name, ..end.clone() },
                 (None, Serves::Class(_)) => worker_crashed(&name, attempts, how.as_deref()),
                 (None, Serves::Actor(_)) => actor_unavailable(&name, how.as_deref()),
             };
+            let stream = self.stream_of(&record);
+            promises.broken_streams.extend(stream.map(|stream| (stream, failure.to_bytes())));
             self.seal_record(&record, &failure);
         }
         self.queues[&queue].queue.finish_for_dead(position, dead);
     }
-
-    // 2: submissions
-
-    /// Deals with what these lines' clients left behind, of which `insiders` do not count as wanting it.
-    /// What runs on is told, and all the results that somebody will still make.
-    fn leave(&mut self, lines: &BTreeSet<LineId>, insiders: &BTreeSet<u16>) -> (StillWanted, BTreeSet<ObjectKey>) {
-        let mut left = self.left_by(lines);
-        self.find_wanted(&mut left, insiders);
-        let (mut tasks, mut queues, mut kept) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        for call in &left {
-            if call.is_wanted || matches!(call.stands, Stands::Claimed(_)) {
-                kept.extend(&call.results);
-            }
-            match call.stands {
-                _ if !call.is_wanted => {}
-                Stands::Call(task) => tasks.extend([task]),
-                Stands::Queued(queue, _) | Stands::Claimed(queue) => queues.extend([queue]),
-            }
-        }
-        let dead: BTreeSet<LineId> = lines.iter().copied().filter(|line| self.is_dead(*line)).collect();
-        left.iter().for_each(|call| self.leave_call(call, &dead));
-        // A queue whose owner never asked for workers is served all the same.
-        for &queue in queues.iter().filter(|&&queue| !self.node.has_queue(QueueId(queue))).collect::<Vec<_>>() {
-            self.want_workers(queue, 1, 1);
-        }
-        (StillWanted { tasks: tasks.into_iter().collect(), queues: queues.into_iter().map(QueueId).collect() }, kept)
-    }
-
-    fn is_dead(&self, line: LineId) -> bool {
-        self.peers.get(&line).is_none_or(|peer| peer.is_dead)
-    }
-
-    /// Takes over what somebody wants, and cancels what nobody does.
-    fn leave_call(&mut self, call: &Left, dead: &BTreeSet<LineId>) {
-        let (Stands::Queued(number, _) | Stands::Claimed(number)) = call.stands else { return };
-        let Some(row) = self.queues.get_mut(&number).filter(|row| dead.contains(&row.line)) else { return };
-        if call.is_wanted {
-            let spec = spec_of(&call.record).and_then(|spec| self.store.refer(handle(spec)));
-            row.adopted.extend(spec);
-        } else if let Stands::Queued(_, position) = call.stands
-            && row.queue.cancel(position) == Cancel::Cancelled
-        {
-            let failure = caller_died(&self.name_of(call.record.key));
-            self.seal(&call.results, &failure);
-        }
-    }
-
-    /// Holds what the calls in a queue need, whose owner will not.
-    pub(super) fn adopt(&mut self, number: u64) {
-        let Some(row) = self.queues.get_mut(&number) else { return };
-        let records = row.queue.queued().filter_map(|entry| Record::unpack(&entry.payload).ok());
-        let specs: Vec<ObjectRef> = records.filter_map(|record| self.store.refer(handle(spec_of(&record)?))).collect();
-        row.adopted.extend(specs);
-    }
-
-    fn left_by(&self, lines: &BTreeSet<LineId>) -> Vec<Left> {
-        let mut left = Vec::new();
-        for (&number, row) in self.queues.iter().filter(|(_, row)| lines.contains(&row.line)) {
-            let queued = row.queue.queued().map(|entry| (Stands::Queued(number, entry.word.position), entry.payload));
-            left.extend(queued.filter_map(|(stands, words)| self.left(stands, Record::unpack(&words).ok()?)));
-            for client in row.lookers.iter().filter_map(|&worker| self.client_of(worker)) {
-                let claimed = row.queue.claimed_by(client.number).map(|entry| entry.payload);
-                left.extend(
-                    claimed.filter_map(|words| self.left(Stands::Claimed(number), Record::unpack(&words).ok()?)),
-                );
-            }
-        }
-        let calls = self.calls.iter().filter(|(_, call)| lines.contains(&call.line));
-        left.extend(calls.filter_map(|(&task, call)| self.left(Stands::Call(task), call.record)));
-        left
-    }
-
-    fn left(&self, stands: Stands, record: Record) -> Option<Left> {
-        let results = results(&self.store, &record);
-        let spec = spec_of(&record).and_then(|spec| self.store.refer(handle(spec)));
-        let spec = spec.and_then(|spec| self.store.get(&spec).ok());
-        let lists = spec.map(|spec| spec.references().iter().map(|object| key(object.handle())).collect());
-        Some(Left { stands, record, results, lists: lists.unwrap_or_default(), is_wanted: false })
-    }
-
-    /// What somebody else refers to is wanted, and what that waits for.
-    fn find_wanted(&self, left: &mut [Left], insiders: &BTreeSet<u16>) {
-        let mut listed: BTreeMap<ObjectKey, u64> = BTreeMap::new();
-        let mut makers: BTreeMap<ObjectKey, usize> = BTreeMap::new();
-        for (index, call) in left.iter().enumerate() {
-            call.lists.iter().for_each(|&object| *listed.entry(object).or_default() += 1);
-            makers.extend(call.results.iter().map(|&result| (result, index)));
-        }
-        let is_wanted = |call: &Left| {
-            call.results.iter().any(|result| is_wanted(&self.store, *result, listed.get(result).copied(), insiders))
-        };
-        let mut found: Vec<usize> = (0..left.len()).filter(|&index| is_wanted(&left[index])).collect();
-        while let Some(index) = found.pop() {
-            if !std::mem::replace(&mut left[index].is_wanted, true) {
-                found.extend(left[index].lists.iter().filter_map(|object| makers.get(object)));
-            }
-        }
-    }
-}
-
-/// Whether somebody besides `insiders` and us refers to an object, or a list that is not one of `own`.
-fn is_wanted(store: &Store, object: ObjectKey, own: Option<u64>, insiders: &BTreeSet<u16>) -> bool {
-    let found = store.list_from(object.slot, 1);
-    let Some(info) = found.first().filter(|info| key(info.handle) == object) else { return false };
-    let us = store.client().number;
-    let is_outside = |client: u16| client != us && !insiders.contains(&client);
-    info.listed > own.unwrap_or(0) || info.holders.iter().any(|holder| is_outside(holder.client))
 }
 
 /// Ends what the dead had promised and handed out, and nobody will make.
-fn break_promises(store: &Store, client: ClientId, kept: &BTreeSet<ObjectKey>) {
-    let bytes = caller_died("a task").to_bytes();
+fn break_promises(store: &Store, client: ClientId, promises: &Promises) {
+    let gone = caller_died("a task").to_bytes();
     for promise in store.promises_of(client) {
-        if kept.contains(&key(promise)) || !store.holders_besides(promise, client) {
+        if promises.kept.contains(&key(promise)) || !store.holders_besides(promise, client) {
             continue;
         }
+        let Some(stream) = store.refer(promise).map(|promise| promise.id().task()) else { continue };
+        if promises.kept_streams.contains(&stream) {
+            continue;
+        }
+        let bytes = promises.broken_streams.get(&stream).unwrap_or(&gone);
         let options = CreateOptions { encoding: Encoding::Error, timeout: Some(ROOM_TIME), ..CreateOptions::default() };
-        if let Err(error) = store.put_for(promise, &bytes, &options) {
+        if let Err(error) = store.put_for(promise, bytes, &options) {
             tracing::debug!(%error, slot = promise.slot, "a promise of a dead client stays open");
         }
     }
@@ -363,13 +288,6 @@ pub(super) fn id(client: ClientId) -> (u16, u16) {
     (client.number, client.generation)
 }
 
-fn spec_of(record: &Record) -> Option<ObjectKey> {
-    match record.body {
-        Body::Spec(spec) => Some(spec),
-        Body::Inline { .. } => None,
-    }
-}
-
 /// A record counts its attempts to [`ATTEMPT_MAX`] and no further: who allows more allows so many.
 fn may_retry(record: &Record, attempt: u8) -> bool {
     record.may_retry(u32::from(attempt)) && (record.retries < 0 || attempt < ATTEMPT_MAX)
@@ -378,7 +296,7 @@ fn may_retry(record: &Record, attempt: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raylet_api::record::{INLINE_BYTES_MAX, Kind};
+    use raylet_api::record::{Body, INLINE_BYTES_MAX, Kind};
 
     #[test]
     fn a_record_whose_count_is_full_is_tried_again_only_without_end() {

@@ -3,10 +3,10 @@
 //! The one thing to know: a question is answered between two events, at once, from what is known then.
 //! This file must not change what is scheduled.
 
-use super::Scheduler;
 use super::leases::Serves;
 use super::line::LineId;
 use super::listing::{self, ActorKey, ActorQueue, GroupKey, Known, Member, Question};
+use super::{Scheduler, Who};
 use raylet_api::inside::{Events, Timeline};
 use raylet_api::message::{Error, ErrorCode, Message};
 use raylet_api::record::RECORD_WORDS;
@@ -28,13 +28,21 @@ impl Scheduler {
 
     fn timeline_page(&mut self, asked: &Timeline) -> Message {
         if asked.collect {
-            let lines: Vec<LineId> =
-                self.peers.iter().filter(|(_, peer)| !peer.is_closed).map(|(line, _)| *line).collect();
+            let lines: Vec<LineId> = self.peers.keys().copied().filter(|line| self.can_tell(*line)).collect();
             if let Some(question) = self.timeline.ask(lines.iter().copied()) {
                 lines.into_iter().for_each(|line| self.send(line, question));
             }
         }
         self.timeline.page(asked, |key| self.names.get(&key).map(String::as_str)).into()
+    }
+
+    /// Whether something can have run there, and somebody listens: a worker does once it is ready.
+    fn can_tell(&self, line: LineId) -> bool {
+        let Some(peer) = self.peers.get(&line).filter(|peer| !peer.is_closed) else { return false };
+        match peer.who {
+            Who::Driver(_) => true,
+            Who::Worker(worker) => self.workers.get(&worker).is_some_and(|row| row.is_ready),
+        }
     }
 
     pub(super) fn on_events(&mut self, line: LineId, events: Events) {

@@ -29,6 +29,7 @@ mod gate;
 mod groups;
 mod known;
 mod leases;
+mod left;
 mod line;
 mod listing;
 mod output;
@@ -74,14 +75,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use store::{ClientId, Store};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 /// Inputs that wait before those who send them do.
 const INPUT_COUNT_MAX: usize = 1024;
 /// Lines of workers that wait before their writers do.
 const LINE_COUNT_MAX: usize = 256;
-/// How often actors are looked at that nobody may have a handle of.
-const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
 /// What comes from the connections.
 pub(crate) enum Input {
@@ -112,6 +111,8 @@ pub(crate) struct Desk {
     pub(crate) gate: Arc<Gate>,
     /// The segment of queues.
     pub(crate) segment: OwnedFd,
+    /// Told once a second: a timer of our own would wake an idle raylet once more.
+    pub(crate) second: Arc<Notify>,
     /// Of which job each worker is.
     pub(crate) worker_jobs: Arc<WorkerJobs>,
     line_count: AtomicU64,
@@ -179,6 +180,7 @@ pub(crate) struct Scheduler {
     peers: BTreeMap<LineId, Peer>,
     /// Clients that died before we heard that they had come.
     early_dead: BTreeSet<(u16, u16)>,
+    second: Arc<Notify>,
     worker_jobs: Arc<WorkerJobs>,
     drivers: BTreeMap<EnvId, Driver>,
     envs: BTreeMap<EnvId, Env>,
@@ -207,7 +209,6 @@ pub(crate) struct Scheduler {
     next_call: u64,
     next_actor: u64,
     next_group: u64,
-    looked: Instant,
     counters: Counters,
     logs: Logs,
     timeline: Collector,
@@ -233,11 +234,12 @@ impl Scheduler {
         let (lines, line_ear) = mpsc::channel(LINE_COUNT_MAX);
         let (ready, ready_ear) = mpsc::unbounded_channel();
         let segment = Segment::create()?;
-        let worker_jobs = Arc::new(WorkerJobs::default());
+        let (worker_jobs, second) = (Arc::new(WorkerJobs::default()), Arc::new(Notify::new()));
         let desk = Desk {
             inputs,
             gate: gate.clone(),
             segment: segment.descriptor()?,
+            second: second.clone(),
             worker_jobs: worker_jobs.clone(),
             line_count: AtomicU64::new(1),
         };
@@ -263,6 +265,7 @@ impl Scheduler {
             gpu_names: crate::machine::gpu_names(),
             peers: BTreeMap::new(),
             early_dead: BTreeSet::new(),
+            second,
             worker_jobs,
             drivers: BTreeMap::new(),
             envs: BTreeMap::new(),
@@ -287,7 +290,6 @@ impl Scheduler {
             next_call: 1,
             next_actor: 1,
             next_group: 1,
-            looked: Instant::now(),
             counters: Counters::default(),
             logs,
             timeline: Collector::new(config.timeline),
@@ -300,6 +302,7 @@ impl Scheduler {
     pub(crate) async fn run(mut self) {
         let _guard = AbortOnPanic;
         let Some(mut ears) = self.ears.take() else { return };
+        let second = self.second.clone();
         let mut lines = Vec::new();
         loop {
             let wake = self.next_wake();
@@ -318,6 +321,7 @@ impl Scheduler {
                     }
                     self.on_lines(&mut lines);
                 }
+                () = second.notified(), if self.has_actors() => self.look_at_actors(),
                 () = time, if wake.is_some() => self.on_time(),
             }
             while let Some(queue) = self.touched_queues.pop_first() {
@@ -329,19 +333,14 @@ impl Scheduler {
     /// When something is to be done although nobody says anything.
     fn next_wake(&self) -> Option<Instant> {
         let core = self.node.next_deadline().map(|time| self.started + Duration::from_micros(time.0));
-        let look = self.has_actors().then(|| self.looked + LOOK_PERIOD);
         let is_unsaid = !self.unsealed.is_empty() || !self.unsaid_groups.is_empty();
         let again = is_unsaid.then(|| Instant::now() + seal::RETRY_DELAY);
-        [core, look, again].into_iter().flatten().min()
+        [core, again].into_iter().flatten().min()
     }
 
     fn on_time(&mut self) {
         self.seal_again();
         self.say_groups_again();
-        if self.has_actors() && self.looked.elapsed() >= LOOK_PERIOD {
-            self.looked = Instant::now();
-            self.look_at_actors();
-        }
         if self.node.next_deadline().is_some_and(|time| time <= self.now()) {
             self.step(Event::Tick);
         }
