@@ -10,9 +10,9 @@
 //! where actors run.
 
 use crate::refs::{self, ObjectRef};
-use crate::stream::RefStream;
 use crate::remote::engine::Call;
 use crate::remote::{FetchError, Raylet, SubmitError};
+use crate::stream::RefStream;
 use crate::task::{Arguments, Incoming, Options, Parts, Results, TaskError, TaskFuture};
 use crate::value::{Form, SerdeValue};
 use linkme::distributed_slice;
@@ -303,7 +303,8 @@ pub fn create<A: Actor>(
     options: Option<&Options>,
 ) -> Result<ActorHandle<A>, SubmitError> {
     options.map_or(Ok(()), Options::check)?;
-    let anchor = ray.engine().create_actor(ray, A::class(), Call { arguments, options, results: 0, is_stream: false })?;
+    let anchor =
+        ray.engine().create_actor(ray, A::class(), Call { arguments, options, results: 0, is_stream: false })?;
     Ok(ActorHandle::new(RawActor::new(ray, anchor)))
 }
 

@@ -51,11 +51,9 @@ pub mod actor;
 mod local;
 pub mod prelude;
 pub mod refs;
-pub mod stream;
 pub mod remote;
+pub mod stream;
 pub mod task;
-// Turned on and emptied by workers and drivers.
-#[allow(dead_code)]
 mod timeline;
 pub mod value;
 mod worker;

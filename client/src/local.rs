@@ -11,11 +11,11 @@
 use crate::actor::{Class, Method, MethodBody, State};
 use crate::remote::engine::{Call, Engine, GroupCall};
 use crate::remote::{Config, GroupError, Raylet, SubmitError};
+use crate::stream::Writer;
 use crate::task::{
     self, Arguments, Body, Frame, Function, Incoming, Options, ResultRefs, Results, TaskError, TaskErrorKind,
     TaskFuture,
 };
-use crate::stream::Writer;
 use crate::value::{Form, Value};
 use crate::worker::seal_error;
 use std::collections::HashMap;

@@ -6,8 +6,8 @@
 
 pub use crate::actor::ActorHandle;
 pub use crate::refs::ObjectRef;
-pub use crate::stream::RefStream;
 pub use crate::remote::{Config, FetchError, Mode, PlacementGroup, Raylet, Strategy, SubmitError};
+pub use crate::stream::RefStream;
 pub use crate::task::{Options, TaskError, TaskErrorKind, Transport};
 pub use crate::value::{Serde, Value};
 pub use raylet_macros::{Value, remote};

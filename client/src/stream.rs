@@ -170,8 +170,7 @@ impl<'a> Writer<'a> {
     pub(crate) fn new(store: &'a Store, first: Handle) -> Writer<'a> {
         let task = store.refer(first).map(|object| TaskId::from_bytes(object.id().task()));
         let unread = VecDeque::new();
-        let mut writer =
-            Writer { store, task, place: Some(first), count: 0, skipped: 0, unread, is_bounded: true };
+        let mut writer = Writer { store, task, place: Some(first), count: 0, skipped: 0, unread, is_bounded: true };
         while let Some(next) = writer.following() {
             writer.went_on(next);
         }
@@ -279,5 +278,70 @@ impl Results for Writer<'_> {
             false => self.place = None,
         }
         Ok(self.place.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::remote::{Config, Mode};
+
+    fn local() -> Raylet {
+        Raylet::init(Config { mode: Mode::Local, capacity_bytes: 1 << 20, ..Config::default() }).unwrap()
+    }
+
+    fn push(writer: &mut Writer<'_>, items: std::ops::Range<u64>) -> bool {
+        items.map(|item| writer.push(&item.form().unwrap(), AHEAD).unwrap()).all(|reads_on| reads_on)
+    }
+
+    fn read(ray: &Raylet, first: RawRef) -> Vec<Result<u64, String>> {
+        RefStream::<u64>::new(ray, first).map(|item| ray.get(&item).map_err(|error| error.to_string())).collect()
+    }
+
+    #[test]
+    fn who_comes_after_a_writer_goes_on_behind_its_cells() {
+        let ray = local();
+        let first = ray.store().promise_by_handle(None).unwrap();
+        assert!(push(&mut Writer::new(ray.store(), first.handle()), 0..3));
+        let mut second = Writer::new(ray.store(), first.handle());
+        assert!(push(&mut second, 0..4));
+        // Tried again by the same one.
+        second.begin_again();
+        assert!(push(&mut second, 0..5));
+        assert!(second.end("f", Ok(())).is_none());
+        let mut late = Writer::new(ray.store(), first.handle());
+        assert!(!push(&mut late, 0..9) && late.end("f", Ok(())).is_none());
+        assert_eq!(read(&ray, first), (0..5).map(Ok).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn cells_end_as_they_are_read_and_all_of_them_with_their_reader() {
+        let ray = local();
+        let used = || ray.store().list_from(0, 100).len();
+        let first = ray.store().promise_by_handle(None).unwrap();
+        let mut writer = Writer::new(ray.store(), first.handle());
+        assert!(push(&mut writer, 0..10));
+        // Of each a cell and an item, and one promise.
+        assert_eq!(used(), 21);
+        let mut stream = RefStream::<u64>::new(&ray, first);
+        assert_eq!(stream.by_ref().take(4).count(), 4);
+        assert_eq!(used(), 13);
+        drop(stream);
+        assert_eq!(used(), 0);
+        assert!(!push(&mut writer, 10..11));
+        assert!(writer.end("f", Ok(())).is_none());
+    }
+
+    #[test]
+    fn whatever_stands_where_a_cell_should_is_the_last_item() {
+        let ray = local();
+        for bytes in [&b""[..], b"\xff", b"\x92\x92\x01\x02\x03", b"\x92\x92\x01\x02\x92\x01\x02"] {
+            let first = ray.store().promise_by_handle(None).unwrap();
+            let options = CreateOptions { encoding: Encoding::MessagePack, ..CreateOptions::default() };
+            ray.store().put_for(first.handle(), bytes, &options).unwrap().unwrap();
+            assert!(!push(&mut Writer::new(ray.store(), first.handle()), 0..1), "{bytes:?}");
+            let items = read(&ray, first);
+            assert!(items.len() == 1 && items[0].is_err(), "{bytes:?}: {items:?}");
+        }
     }
 }

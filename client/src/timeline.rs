@@ -10,9 +10,9 @@
 //! # load();
 //! ```
 //!
-//! The one thing to know: it is off unless the raylet was started to keep a timeline, or
-//! [`VARIABLE`] is 1 here, because reading clocks costs; then spans are kept in a bounded ring until
-//! the raylet asks for them. This file must not know who sends them.
+//! The one thing to know: it is off unless the raylet was started to keep a timeline, because reading
+//! clocks costs; then spans are kept in a bounded ring until the raylet asks for them. This file must
+//! not know who sends them.
 
 use raylet_api::inside::{Events, NAME_BYTES_MAX, SPANS_COUNT_MAX, Span, cut};
 use std::cell::Cell;
@@ -20,8 +20,6 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The variable that turns it on in one process.
-pub(crate) const VARIABLE: &str = "RAYLET_TIMELINE";
 /// Spans that are kept; the oldest go first.
 const RING_COUNT_MAX: usize = 100_000;
 /// As many are worth a message of their own.
@@ -79,13 +77,6 @@ pub(crate) fn is_on() -> bool {
 /// Keeps spans from here on.
 pub(crate) fn turn_on() {
     IS_ON.store(true, Ordering::Relaxed);
-}
-
-/// Keeps spans if the environment says so: 1 or `true`.
-pub(crate) fn look_at_environment() {
-    if std::env::var(VARIABLE).is_ok_and(|value| value == "1" || value.eq_ignore_ascii_case("true")) {
-        turn_on();
-    }
 }
 
 /// Microseconds of the clock that all processes of the machine share.

@@ -21,6 +21,7 @@ use super::report::{Operator, Progress, Tally};
 use super::tasks::{self, Receipt};
 use arrow_array::RecordBatch;
 use bytes::Bytes;
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use raylet_client::prelude::*;
@@ -316,7 +317,14 @@ impl<W: Write> Job<'_, W> {
             Victim::Actor => self.shards.pid(self.ray)?,
         };
         match (pid == std::process::id(), victim) {
-            (false, _) => kill(Pid::from_raw(pid as i32), Signal::SIGKILL)?,
+            (false, _) => match kill(Pid::from_raw(pid as i32), Signal::SIGKILL) {
+                // It ended by itself: another one, next time.
+                Err(Errno::ESRCH) => {
+                    self.victim = Some(victim);
+                    return Ok(());
+                }
+                killed => killed?,
+            },
             // Without a process of its own it can still be ended.
             (true, Victim::Actor) => self.shards.kill(self.ray),
             (true, Victim::Worker) => return Err(NoWorker { pid }.into()),

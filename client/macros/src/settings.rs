@@ -65,9 +65,10 @@ impl Settings {
             (Some(word), _) if self.num_returns.is_some() => {
                 Err(syn::Error::new(word.span(), "a stream has as many items as it has: leave `num_returns` out"))
             }
-            (None, Some(ahead)) => {
-                Err(syn::Error::new(ahead.span(), "`ahead` is how far a stream runs ahead of its reader: say `stream`, too"))
-            }
+            (None, Some(ahead)) => Err(syn::Error::new(
+                ahead.span(),
+                "`ahead` is how far a stream runs ahead of its reader: say `stream`, too",
+            )),
             _ => Ok(()),
         }
     }

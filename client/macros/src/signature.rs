@@ -269,7 +269,10 @@ type Returned = (TokenStream, Option<TokenStream>, Option<Items>);
 /// As `returned`, of a stream: `impl Iterator<Item = T>`, or a `Result` of one.
 fn streamed(signature: &syn::Signature, this: Option<&TokenStream>, settings: &Settings) -> syn::Result<Returned> {
     if let Some(keyword) = &signature.asyncness {
-        return Err(Error::new_spanned(keyword, "a stream is an iterator that runs in its own time: leave `async` out"));
+        return Err(Error::new_spanned(
+            keyword,
+            "a stream is an iterator that runs in its own time: leave `async` out",
+        ));
     }
     let wanted = || {
         let text = "a stream is returned as `impl Iterator<Item = T>`, or as a `Result` of one";

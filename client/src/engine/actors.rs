@@ -120,17 +120,14 @@ impl Link {
 }
 
 impl Shared {
-    pub(super) fn create_actor(
-        self: &Arc<Self>,
-        class: &'static Class,
-        call: Call<'_>,
-    ) -> Result<RawRef, SubmitError> {
+    pub(super) fn create_actor(self: &Arc<Self>, class: &'static Class, call: Call<'_>) -> Result<RawRef, SubmitError> {
         self.check()?;
         let options = Options::merged(call.options, (class.options)());
         let (parent, number) = self.next_call();
         let actor = ActorId::of(parent.job(), &parent, number);
         let anchor = self.put_anchor(actor, class, &options)?;
-        let head = Head { key: class.key, kind: Kind::Create, retries_errors: false, is_stream: false, retries: 0, number };
+        let head =
+            Head { key: class.key, kind: Kind::Create, retries_errors: false, is_stream: false, retries: 0, number };
         // Held until the raylet has answered, as it then holds what it needs.
         let packed = pack(&self.store, head, &call.arguments, &[])?;
         let mut waits_for: Vec<ObjectKey> =
@@ -196,7 +193,8 @@ impl Shared {
         let options = call.options;
         let retries = options.and_then(|options| options.max_task_retries).map_or(about.retries, retries);
         let retries_errors = options.and_then(|options| options.retry_exceptions).unwrap_or(false);
-        let head = Head { key: method.key, kind: Kind::Call, retries_errors, is_stream: call.is_stream, retries, number };
+        let head =
+            Head { key: method.key, kind: Kind::Call, retries_errors, is_stream: call.is_stream, retries, number };
         let packed = with_handles(&results, |handles| pack(&self.store, head, &call.arguments, handles))?;
         let call = lane::Call { words: packed.words, spec: packed.spec };
         match self.actor_lane(&link)? {
@@ -254,11 +252,7 @@ impl Shared {
     pub(super) fn find_actor(&self, name: &str) -> Option<RawRef> {
         self.check().ok()?;
         let job = self.current_job();
-        let question = |request| FindActor {
-            request,
-            name: name.to_owned(),
-            namespace: self.namespace(job),
-        };
+        let question = |request| FindActor { request, name: name.to_owned(), namespace: self.namespace(job) };
         match self.line.ask(question, ANSWER_TIME).ok()? {
             Message::ActorFound(ActorFound { anchor: Some(anchor), .. }) => self.store.refer(handle(anchor)),
             _ => None,

@@ -7,8 +7,8 @@ pub use crate::actor::{
     Actor, ActorHandle, CLASSES, Class, Method, MethodBody, Methods, RawActor, State, create, state, state_mut,
 };
 pub use crate::refs::ObjectRef;
-pub use crate::stream::{AHEAD, RefStream, push_one, submit_stream};
 pub use crate::remote::{Raylet, SubmitError, outcome, submit_one, submit_parts};
+pub use crate::stream::{AHEAD, RefStream, push_one, submit_stream};
 pub use crate::task::{
     Argument, Arguments, Body, FUNCTIONS, Fallible, Function, Incoming, Options, Parts, Results, TaskError, TaskFuture,
     key, seal_one,

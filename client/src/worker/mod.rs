@@ -20,9 +20,9 @@ mod timing;
 
 use crate::engine::line::Line;
 use crate::engine::segment::Segment;
-use crate::{ConnectOptions, engine, timeline};
 use crate::error::ConnectError;
 use crate::remote::Raylet;
+use crate::{ConnectOptions, engine, timeline};
 use environment::Environment;
 use inbox::Inbox;
 use lease::Lease;

@@ -9,8 +9,8 @@ use super::results::{Outlet, seal_error};
 use crate::engine::scope::Scope;
 use crate::engine::spec::{Unpacked, handle};
 use crate::remote::Raylet;
-use crate::timeline;
 use crate::task::{self, Body, Frame, Function, Incoming, Results, TaskError, TaskErrorKind};
+use crate::timeline;
 use raylet_api::record::{RECORD_WORDS, Record};
 use std::sync::Arc;
 use store::{Encoding, GetError, Handle, Store};
@@ -187,7 +187,8 @@ pub(super) fn is_done(store: &Store, call: &Unpacked) -> bool {
 
 /// No such thing in this executable.
 pub(super) fn unknown(what: &str, key: u64) -> TaskError {
-    let executable = std::env::current_exe().map_or_else(|_| "this executable".to_owned(), |path| path.display().to_string());
+    let executable =
+        std::env::current_exe().map_or_else(|_| "this executable".to_owned(), |path| path.display().to_string());
     let message = format!(
         "{executable} has no {what} with the key {key:#018x}: workers run the executable that the driver was \
          when it started, so start the driver again, or link the crate that has the {what}"

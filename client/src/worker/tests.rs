@@ -100,7 +100,12 @@ impl Ground {
         Head { key, kind, retries_errors: false, is_stream: false, retries: 0, number: 1 }
     }
 
-    pub(super) fn packed(&self, head: Head, arguments: &Arguments, results: usize) -> (Sent, store_shm::queue::Payload) {
+    pub(super) fn packed(
+        &self,
+        head: Head,
+        arguments: &Arguments,
+        results: usize,
+    ) -> (Sent, store_shm::queue::Payload) {
         let results: Vec<RawRef> = (0..results).map(|_| self.ray.store().promise_by_handle(None).unwrap()).collect();
         let handles: Vec<Handle> = results.iter().map(RawRef::handle).collect();
         let packed = pack(self.ray.store(), head, arguments, &handles).unwrap();

@@ -55,7 +55,10 @@ fn what_a_call_costs() {
 #[test]
 fn what_a_call_of_an_actor_costs() {
     let _alone = alone();
-    let actors = [("plain", Ledger::class().key, method::<Ledger>("look")), ("async", Room::class().key, method::<Room>("peek"))];
+    let actors = [
+        ("plain", Ledger::class().key, method::<Ledger>("look")),
+        ("async", Room::class().key, method::<Room>("peek")),
+    ];
     for (name, class, method) in actors {
         let ground = ground();
         let worker = ground.worker();

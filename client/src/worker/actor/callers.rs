@@ -5,9 +5,9 @@
 //! claimed until the object is there, and everybody else goes on. All queues ring one bell, and so do
 //! the objects that are awaited. This file must not know what a call does.
 
+use super::Here;
 use crate::engine::segment::Segment;
 use crate::engine::spec::Unpacked;
-use super::Here;
 use crate::worker::Seat;
 use crate::worker::inbox::Inbox;
 use crate::worker::run::{is_done, unpack};
@@ -15,8 +15,8 @@ use raylet_api::message::Message;
 use raylet_api::work::{QueueDropped, RunActor};
 use std::sync::Arc;
 use std::task::{Wake, Waker};
-use store_shm::queue::{Bell, Broken, Claimed, Claimer, Queue};
 use store_shm::SharedArray;
+use store_shm::queue::{Bell, Broken, Claimed, Claimer, Queue};
 
 /// A call that is ours to run.
 #[derive(Debug)]
@@ -236,4 +236,3 @@ impl<'a> Callers<'a> {
         self.seat.say(QueueDropped { queue: id });
     }
 }
-

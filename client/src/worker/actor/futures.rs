@@ -11,7 +11,7 @@ use super::{Stage, State};
 use crate::actor::{Method, MethodBody};
 use crate::task::{self, Frame, TaskError, TaskErrorKind, TaskFuture};
 use crate::worker::results::{Outlet, seal_error};
-use crate::worker::run::{failed_argument, frame, incoming, is_tried_again, runtime, Span};
+use crate::worker::run::{Span, failed_argument, frame, incoming, is_tried_again, runtime};
 use crate::worker::spin::Spin;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -73,7 +73,13 @@ impl<'a> Host<'a> {
         self.room.clone().acquire_owned().await.ok()
     }
 
-    async fn begin(&self, method: &'static Method, call: Call, state: &Arc<RwLock<State>>, permit: OwnedSemaphorePermit) {
+    async fn begin(
+        &self,
+        method: &'static Method,
+        call: Call,
+        state: &Arc<RwLock<State>>,
+        permit: OwnedSemaphorePermit,
+    ) {
         let held = match method.body {
             MethodBody::Exclusive(_) | MethodBody::ExclusiveAsync(_) => Held::Alone(state.clone().write_owned().await),
             MethodBody::Shared(_) | MethodBody::SharedAsync(_) => Held::Shared(state.clone().read_owned().await),
