@@ -17,14 +17,15 @@ use std::time::{Duration, Instant};
 use store::{Segments, Store};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval};
 
 /// Connections at once; more are turned away. Each client has one while it joins.
 const CONNECTION_COUNT_MAX: u64 = 8192;
 /// How long to wait when the process or the system has no descriptor left.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
-/// How old the store's numbers in the door may be.
+/// How old the store's numbers in the door may be, and how old where nothing had changed before: an
+/// idle raylet is to sleep.
 const DOOR_PERIOD: Duration = Duration::from_secs(1);
+const DOOR_PERIOD_MAX: Duration = Duration::from_secs(8);
 /// Threads for questions that look at the whole store.
 const SURVEY_THREADS_MAX: usize = 2;
 
@@ -102,14 +103,15 @@ async fn metrics_page(shared: Arc<Shared>) -> Option<String> {
     Some(metrics::text(&status, &summary))
 }
 
-/// Keeps the store's numbers in the door fresh.
+/// Keeps the store's numbers in the door fresh; the longer nothing changes, the more rarely it looks.
 async fn write_door(shared: &Arc<Shared>) {
-    let mut period = interval(DOOR_PERIOD);
-    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut written, mut pause) = (None, DOOR_PERIOD);
     loop {
-        period.tick().await;
-        shared.door.write_tally(&shared.store.tally());
-        shared.desk.second.notify_one();
+        let tally = shared.store.tally();
+        pause = if written.as_ref() == Some(&tally) { (2 * pause).min(DOOR_PERIOD_MAX) } else { DOOR_PERIOD };
+        shared.door.write_tally(&tally);
+        written = Some(tally);
+        tokio::time::sleep(pause).await;
     }
 }
 

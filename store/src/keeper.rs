@@ -22,6 +22,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use store_shm::futex::WaitOutcome;
 use store_shm::liveness::{ProcessId, Watch};
 
 /// Who sweeps, spills and warms.
@@ -45,6 +46,8 @@ pub(crate) const WARM_FROM_BYTES: u64 = 1 << 20;
 const IDLE_MS: u32 = 30_000;
 /// How often a keeper that is not rung looks up.
 const ROUND: Duration = Duration::from_secs(1);
+/// And one that found nothing to do for a while: an idle store's keeper sleeps.
+const ROUND_MAX: Duration = Duration::from_secs(8);
 /// Warmed in one go, so that a put that needs the same pages does not wait long.
 const WARM_PIECE_CHUNKS: u32 = 128;
 const STOP: u64 = u64::MAX;
@@ -134,7 +137,7 @@ fn watch(inner: &Weak<Inner>, shared: &Shared) {
 
 /// Sleeps on the keeper's bell; does everything but sweeping the freshly dead.
 fn keep(inner: &Weak<Inner>, shared: &Shared) {
-    let mut idle = Idle::default();
+    let (mut idle, mut round) = (Idle::default(), ROUND);
     while !shared.stop.load(Ordering::SeqCst) {
         let Some(inner) = inner.upgrade() else { return };
         let header = inner.tables.header.clone();
@@ -147,7 +150,9 @@ fn keep(inner: &Weak<Inner>, shared: &Shared) {
         // Asleep it must not hold the store: the last user's drop ends it, and rings this bell.
         drop(inner);
         if !shared.stop.load(Ordering::SeqCst) {
-            let _ = header[0].chores.sleep(seen, Some(ROUND));
+            let outcome = header[0].chores.sleep(seen, Some(round));
+            let is_idle = dead.is_empty() && outcome == WaitOutcome::TimedOut;
+            round = if is_idle { (2 * round).min(ROUND_MAX) } else { ROUND };
         }
     }
 }

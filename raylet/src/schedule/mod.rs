@@ -75,12 +75,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use store::{ClientId, Store};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
 
 /// Inputs that wait before those who send them do.
 const INPUT_COUNT_MAX: usize = 1024;
 /// Lines of workers that wait before their writers do.
 const LINE_COUNT_MAX: usize = 256;
+/// How often it is looked whether anybody has a handle of an actor still: nobody says so who died.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
 /// What comes from the connections.
 pub(crate) enum Input {
@@ -111,8 +114,6 @@ pub(crate) struct Desk {
     pub(crate) gate: Arc<Gate>,
     /// The segment of queues.
     pub(crate) segment: OwnedFd,
-    /// Told once a second: a timer of our own would wake an idle raylet once more.
-    pub(crate) second: Arc<Notify>,
     /// Of which job each worker is.
     pub(crate) worker_jobs: Arc<WorkerJobs>,
     line_count: AtomicU64,
@@ -180,7 +181,6 @@ pub(crate) struct Scheduler {
     peers: BTreeMap<LineId, Peer>,
     /// Clients that died before we heard that they had come.
     early_dead: BTreeSet<(u16, u16)>,
-    second: Arc<Notify>,
     worker_jobs: Arc<WorkerJobs>,
     drivers: BTreeMap<EnvId, Driver>,
     envs: BTreeMap<EnvId, Env>,
@@ -234,12 +234,11 @@ impl Scheduler {
         let (lines, line_ear) = mpsc::channel(LINE_COUNT_MAX);
         let (ready, ready_ear) = mpsc::unbounded_channel();
         let segment = Segment::create()?;
-        let (worker_jobs, second) = (Arc::new(WorkerJobs::default()), Arc::new(Notify::new()));
+        let worker_jobs = Arc::new(WorkerJobs::default());
         let desk = Desk {
             inputs,
             gate: gate.clone(),
             segment: segment.descriptor()?,
-            second: second.clone(),
             worker_jobs: worker_jobs.clone(),
             line_count: AtomicU64::new(1),
         };
@@ -265,7 +264,6 @@ impl Scheduler {
             gpu_names: crate::machine::gpu_names(),
             peers: BTreeMap::new(),
             early_dead: BTreeSet::new(),
-            second,
             worker_jobs,
             drivers: BTreeMap::new(),
             envs: BTreeMap::new(),
@@ -302,7 +300,8 @@ impl Scheduler {
     pub(crate) async fn run(mut self) {
         let _guard = AbortOnPanic;
         let Some(mut ears) = self.ears.take() else { return };
-        let second = self.second.clone();
+        let mut look = tokio::time::interval(LOOK_PERIOD);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut lines = Vec::new();
         loop {
             let wake = self.next_wake();
@@ -321,7 +320,7 @@ impl Scheduler {
                     }
                     self.on_lines(&mut lines);
                 }
-                () = second.notified(), if self.has_actors() => self.look_at_actors(),
+                _ = look.tick(), if self.has_actors() => self.look_at_actors(),
                 () = time, if wake.is_some() => self.on_time(),
             }
             while let Some(queue) = self.touched_queues.pop_first() {
