@@ -9,4 +9,5 @@ mod forking;
 mod lists;
 mod promise;
 mod queue;
+mod submit;
 mod sweep;

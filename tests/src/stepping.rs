@@ -41,6 +41,8 @@ pub trait Operation {
     fn verify(&mut self, _world: &World) {}
     /// In the test, at any instant: whatever it finds has to be right.
     fn beside(&mut self, _world: &World) {}
+    /// In the test, when the victim is dead and not swept yet: what somebody does before a sweep.
+    fn before_sweep(&mut self, _world: &World) {}
     /// In the test, when the victim is dead and swept: what must be the case.
     fn after(&mut self, _world: &World) {}
     /// In the test: lets go of what it has.
@@ -330,6 +332,7 @@ impl Stepper<'_> {
     fn settle(&mut self, operation: &mut impl Operation, how: &str, at: u64) {
         let _context = Context { how, at };
         alarm(PATIENCE_SECONDS, at);
+        operation.before_sweep(self.world);
         self.world.bury();
         self.world.store.check_invariants();
         operation.after(self.world);

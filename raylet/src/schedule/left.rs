@@ -74,6 +74,8 @@ impl Scheduler {
         if call.is_wanted {
             let spec = spec_of(&call.record).and_then(|spec| self.store.refer(handle(spec)));
             row.adopted.extend(spec);
+            // Who died may not have woken anybody for it; a queue that is broken shows to who claims.
+            let _ = row.queue.nudge();
         } else if let Stands::Queued(_, position) = call.stands
             && row.queue.cancel(position) == Cancel::Cancelled
         {
