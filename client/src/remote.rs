@@ -121,7 +121,11 @@ impl Raylet {
         objects.iter().enumerate().map(get).collect()
     }
 
-    fn get_unless_others_fail<T: Value>(&self, object: &ObjectRef<T>, others: &[ObjectRef<T>]) -> Result<T, FetchError> {
+    fn get_unless_others_fail<T: Value>(
+        &self,
+        object: &ObjectRef<T>,
+        others: &[ObjectRef<T>],
+    ) -> Result<T, FetchError> {
         let mut pause = LOOK_MIN;
         loop {
             match self.get_timeout(object, pause) {

@@ -339,7 +339,7 @@ mod tests {
             let first = ray.store().promise_by_handle(None).unwrap();
             let options = CreateOptions { encoding: Encoding::MessagePack, ..CreateOptions::default() };
             ray.store().put_for(first.handle(), bytes, &options).unwrap().unwrap();
-            assert!(!push(&mut Writer::new(ray.store(), first.handle()), 0..1), "{bytes:?}");
+            assert!(!push(&mut Writer::new(ray.store(), first.handle()), 0..2), "{bytes:?}");
             let items = read(&ray, first);
             assert!(items.len() == 1 && items[0].is_err(), "{bytes:?}: {items:?}");
         }

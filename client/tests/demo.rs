@@ -34,7 +34,8 @@ fn program(folder: &Path, arguments: &[&str]) -> Output {
     let arguments: Vec<&str> = arguments.iter().copied().chain(paths).collect();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "as_a_program", "--nocapture", "--test-threads=1"]);
-    command.env(ARGUMENTS, arguments.join("\n")).output().unwrap()
+    // No raylet that runs on this machine is joined.
+    command.env("RAYLET_DIR", folder).env_remove("RAY_ADDRESS").env(ARGUMENTS, arguments.join("\n")).output().unwrap()
 }
 
 /// Files of all kinds: markup and not, with duplicates within and between, short and no text.
@@ -114,6 +115,18 @@ fn the_result_depends_on_no_shards_nor_on_an_actors_death() {
     let wanted = passages(&folder);
     for more in [&["--shards", "3"][..], &["--kill-one", "actor"], &["--kill-one=actor", "--shards", "2"]] {
         assert_success(&program(folder.path(), &[SMALL, more].concat()));
+        assert!(passages(&folder) == wanted, "{more:?}");
+    }
+}
+
+#[test]
+fn the_result_depends_on_no_workers_nor_on_a_killed_ones_death() {
+    let folder = corpus();
+    assert_success(&program(folder.path(), SMALL));
+    let wanted = passages(&folder);
+    for more in [&["--no-check"][..], &["--kill-one=worker"], &["--kill-one=actor", "--shards", "2"]] {
+        let output = program(folder.path(), &[&["--batch-bytes", "16K"], more].concat());
+        assert_success(&output);
         assert!(passages(&folder) == wanted, "{more:?}");
     }
 }

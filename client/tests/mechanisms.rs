@@ -227,7 +227,11 @@ fn m03_a_raylet_ends_with_its_driver_without_a_trace() {
         let record = raylet::session::record(&base.path().join(&session[0])).unwrap();
         let door = Path::new("/dev/shm").join(&record.door);
         assert!(door.exists() && record.spill_directory.exists());
-        if is_killed { driver.kill() } else { drop(driver.end()) }
+        if is_killed {
+            driver.kill()
+        } else {
+            drop(driver.end())
+        }
         until("its processes to end", || started.iter().all(|pid| is_over(*pid)));
         until("its files to be gone", || entries(base.path()).is_empty());
         assert!(!door.exists() && !record.spill_directory.exists(), "is_killed: {is_killed}");
@@ -304,11 +308,13 @@ fn m06_a_driver_is_named_by_its_job_and_padding() {
     assert_eq!(made.task(), TaskId::driver(JobId::new(1)));
 }
 
+/// Stays until its words have come, so that they are its own and not those of what runs next.
 #[remote]
-fn chatter(text: String) -> i32 {
+fn chatter(text: String, sign: String) -> std::io::Result<i32> {
     println!("{text}");
     eprintln!("{text} aloud");
-    std::process::id().cast_signed()
+    Sign(sign).linger()?;
+    Ok(std::process::id().cast_signed())
 }
 
 #[remote]
@@ -319,10 +325,10 @@ fn fail(text: String) -> u64 {
 /// Chatters, fails and asks for what nobody has, all in the name that it was told.
 fn driver_that_chatters() {
     let told = told();
-    let (address, name) = told.split_once(' ').unwrap();
+    let [address, sign, name] = told.split(' ').collect::<Vec<_>>().try_into().unwrap();
     let log_to_driver = std::env::var_os("RAYLET_TEST_SILENT").is_none();
     let ray = Raylet::init(Config { address: Some(address.into()), log_to_driver, ..Config::default() }).unwrap();
-    let worker = get(&ray, &chatter::remote(&ray, format!("hello of {name}")).unwrap());
+    let worker = get(&ray, &chatter::remote(&ray, format!("hello of {name}"), sign.to_owned()).unwrap());
     let failed = fail::remote(&ray, format!("failure of {name}")).unwrap();
     let error = ray.get_timeout(&failed, LONG).unwrap_err();
     let _never = increment::options(Options::new().num_gpus(1000)).remote(&ray, 1).unwrap();
@@ -330,9 +336,11 @@ fn driver_that_chatters() {
     stay();
 }
 
-fn start_chatterer(world: &World, name: &str, variables: &[(&str, &str)]) -> Driver {
-    let told = format!("{} {name}", world.session().display());
-    Driver::start("chatter", &told, &world.sessions(), variables)
+/// A driver, and the sign for its chatter to end.
+fn start_chatterer(world: &World, name: &str, variables: &[(&str, &str)]) -> (Driver, Sign) {
+    let sign = world.sign(name);
+    let told = format!("{} {} {name}", world.session().display(), sign.0);
+    (Driver::start("chatter", &told, &world.sessions(), variables), sign)
 }
 
 /// 7: what a job's workers write, what fails in it and what cannot run reaches its driver and no other.
@@ -340,13 +348,15 @@ fn start_chatterer(world: &World, name: &str, variables: &[(&str, &str)]) -> Dri
 fn m07_output_and_errors_reach_the_driver_of_their_job() {
     let world = World::new();
     let mut drivers = ["Anna", "Bert"].map(|name| (name, start_chatterer(&world, name, &[])));
-    for (name, driver) in &mut drivers {
+    for (name, (driver, sign)) in &mut drivers {
+        driver.line(|line| line.text.ends_with(&format!(" hello of {name}")));
+        driver.line(|line| line.text.ends_with(&format!(" hello of {name} aloud")));
+        sign.go();
         let error = driver.said();
         assert!(error.contains("fail panicked") && error.contains(&format!("failure of {name}")), "{error}");
-        driver.line(|line| line.text.ends_with(&format!(" hello of {name}")));
         driver.line(|line| line.is_error && line.text.starts_with("raylet: ") && line.text.contains("1000"));
     }
-    for ((_, driver), other) in drivers.into_iter().zip(["Bert", "Anna"]) {
+    for ((_, (driver, _)), other) in drivers.into_iter().zip(["Bert", "Anna"]) {
         let all = driver.end();
         assert!(all.iter().all(|line| !line.text.contains(other)), "{all:#?}");
         assert_eq!(all.iter().filter(|line| line.text.starts_with("raylet: ")).count(), 1, "{all:#?}");
@@ -357,26 +367,29 @@ fn m07_output_and_errors_reach_the_driver_of_their_job() {
 #[test]
 fn m08_output_goes_to_files_and_to_the_driver() {
     let world = World::new();
-    let mut driver = start_chatterer(&world, "Carl", &[]);
-    let said = driver.said();
-    let worker = said.split(' ').next().unwrap().to_owned();
-    let is_tagged = |line: &Line, end: &str| line.text.ends_with(&format!("chatter pid={worker}) hello of Carl{end}"));
-    let mut silent = start_chatterer(&world, "Dora", &[("RAYLET_TEST_SILENT", "1")]);
-    silent.said();
+    let (mut driver, sign) = start_chatterer(&world, "Carl", &[]);
+    let worker = sign.await_begun(1)[0];
+    let tagged = |end: &str| format!("(mechanisms::chatter pid={worker}) hello of Carl{end}");
+    driver.line(|line| !line.is_error && line.text == tagged(""));
+    driver.line(|line| line.is_error && line.text == tagged(" aloud"));
+    sign.go();
+    assert!(driver.said().starts_with(&format!("{worker} ")));
+    let (mut silent, sign) = start_chatterer(&world, "Dora", &[("RAYLET_TEST_SILENT", "1")]);
+    let worker_of_silent = sign.await_begun(1)[0];
     let logs = world.session().join("logs");
-    let log_of = |text: &str| {
-        let read = |name: String| Some((fs::read_to_string(logs.join(&name)).ok()?, name));
-        entries(&logs).into_iter().filter_map(read).find(|(content, _)| content.contains(text))
+    let log_of = |pid: i32| {
+        let name = entries(&logs).into_iter().find(|name| name.ends_with(&format!("-{pid}.log")));
+        name.and_then(|name| fs::read_to_string(logs.join(name)).ok()).unwrap_or_default()
     };
-    until("the file of the silent one's worker", || log_of("hello of Dora aloud\n").is_some());
-    until("the other's", || log_of("hello of Carl aloud\n").is_some());
-    let (content, name) = log_of("hello of Carl aloud\n").unwrap();
-    assert!(content.contains("hello of Carl\n") && name.ends_with(&format!("-{worker}.log")), "{name}");
-    // Either stream may come first.
-    driver.line(|line| line.text.starts_with("raylet: "));
-    let all = driver.end();
-    assert!(all.iter().any(|line| !line.is_error && is_tagged(line, "")), "{all:#?}");
-    assert!(all.iter().any(|line| line.is_error && is_tagged(line, " aloud")), "{all:#?}");
+    let has_both = |pid: i32, name: &str| {
+        let log = log_of(pid);
+        log.contains(&format!("hello of {name}\n")) && log.contains(&format!("hello of {name} aloud\n"))
+    };
+    until("the file of a worker", || has_both(worker, "Carl"));
+    until("the file of a silent driver's worker", || has_both(worker_of_silent, "Dora"));
+    sign.go();
+    silent.said();
+    driver.end();
     let all = silent.end();
     assert!(all.iter().all(|line| !line.text.contains("hello of Dora")), "{all:#?}");
 }
@@ -408,7 +421,8 @@ fn m09_everything_that_lives_can_be_listed() {
     let Message::ObjectsReply(objects) = world.asker().ask(ListObjects { cursor: 0, count_max: 1000 }).unwrap() else {
         panic!("a list of objects")
     };
-    let listed = |bytes| objects.objects.iter().filter(|row| row.bytes >= bytes).map(|row| row.state).collect::<Vec<_>>();
+    let listed =
+        |bytes| objects.objects.iter().filter(|row| row.bytes >= bytes).map(|row| row.state).collect::<Vec<_>>();
     assert_eq!(listed(100_000), [ObjectState::InMemory]);
     sign.go();
     get(&ray, &task);
@@ -458,8 +472,8 @@ fn m12_a_worker_ends_after_its_calls() {
         pids.iter().for_each(|pid| *counts.entry(*pid).or_default() += 1);
         assert!(counts.values().all(|count| *count <= 2), "{transport:?}: {pids:?}");
         until("those that have run two to end", || counts.iter().all(|(pid, count)| *count < 2 || is_over(*pid)));
-        let others: BTreeSet<i32> = (0..7).map(|_| get(&ray, &pid::remote(&ray).unwrap())).collect();
-        assert!(others.len() < 4, "others stay: {others:?}");
+        let others: BTreeSet<i32> = (0..20).map(|_| get(&ray, &pid::remote(&ray).unwrap())).collect();
+        assert!(others.len() < 10, "others stay: {others:?}");
     }
 }
 
@@ -616,14 +630,20 @@ fn driver_of_a_transport() {
 /// 20: both transports run the same programs; a variable, the config or an option says which.
 #[test]
 fn m20_both_transports_run_the_same_programs() {
-    let names = ["a diamond of dependent tasks", "tasks that submit tasks", "an error passes through who depends on it", "several results"];
+    let names = [
+        "a diamond of dependent tasks",
+        "tasks that submit tasks",
+        "an error passes through who depends on it",
+        "several results",
+    ];
     for transport in TRANSPORTS {
         let world = World::new();
         let tap = Tap::of(world.session());
         let config = Config { address: Some(tap.address()), transport: Some(transport), ..world.config() };
         let ray = Raylet::init(config).unwrap();
         for wanted in names {
-            let (name, program) = programs::TASKS.iter().find(|(name, _)| *name == wanted).expect("there is such a program");
+            let (name, program) =
+                programs::TASKS.iter().find(|(name, _)| *name == wanted).expect("there is such a program");
             program(&ray).unwrap_or_else(|error| panic!("{name}: {error}"));
         }
         let before = tap.said().count("SubmitTask");
@@ -758,11 +778,23 @@ impl Hall {
     fn most(&mut self) -> u32 {
         *self.most.get_mut()
     }
+}
 
-    /// Goes on once `count` are inside, on one thread.
+/// With an async method, so that all its calls share one thread.
+struct Circle {
+    inside: AtomicU32,
+}
+
+#[remote]
+impl Circle {
+    fn new() -> Circle {
+        Circle { inside: AtomicU32::new(0) }
+    }
+
+    /// Goes on once `count` are inside.
     async fn gather(&self, count: u32) {
-        self.most.fetch_add(1, Ordering::SeqCst);
-        while self.most.load(Ordering::SeqCst) < count {
+        self.inside.fetch_add(1, Ordering::SeqCst);
+        while self.inside.load(Ordering::SeqCst) < count {
             tokio::task::yield_now().await;
         }
     }
@@ -775,7 +807,8 @@ fn m23_actors_are_restarted_and_run_calls_at_once() {
     let world = World::new();
     let ray = world.join();
     let sign = world.sign("lives");
-    let risen = Risen::options(Options::new().max_restarts(2).max_task_retries(-1)).remote(&ray, sign.0.clone()).unwrap();
+    let risen =
+        Risen::options(Options::new().max_restarts(2).max_task_retries(-1)).remote(&ray, sign.0.clone()).unwrap();
     for expected in 0..=2 {
         let (life, pid) = get(&ray, &risen.life().unwrap());
         assert_eq!(life, expected);
@@ -788,8 +821,8 @@ fn m23_actors_are_restarted_and_run_calls_at_once() {
     let meetings: Vec<_> = (0..9).map(|_| hall.meet().unwrap()).collect();
     meetings.iter().for_each(|meeting| get(&ray, meeting));
     assert_eq!(get(&ray, &hall.most().unwrap()), 3);
-    let hall = Hall::options(Options::new().max_concurrency(100)).remote(&ray).unwrap();
-    let gathered: Vec<_> = (0..100).map(|_| hall.gather(100).unwrap()).collect();
+    let circle = Circle::options(Options::new().max_concurrency(100)).remote(&ray).unwrap();
+    let gathered: Vec<_> = (0..100).map(|_| circle.gather(100).unwrap()).collect();
     gathered.iter().for_each(|meeting| get(&ray, meeting));
 }
 
@@ -899,7 +932,7 @@ fn m27_an_actor_is_a_process_and_a_worker_runs_many_tasks() {
         let actors: Vec<_> = (0..3).map(|_| Counter::remote(&ray).unwrap()).collect();
         let actor_pids: Vec<i32> = actors.iter().map(|actor| get(&ray, &actor.pid().unwrap())).collect();
         let task_pids: BTreeSet<i32> = (0..50).map(|_| get(&ray, &pid::remote(&ray).unwrap())).collect();
-        assert!(task_pids.len() <= 3, "{transport:?}: {task_pids:?}");
+        assert!(task_pids.len() <= 10, "{transport:?}: {task_pids:?}");
         assert_eq!(actor_pids.iter().collect::<BTreeSet<_>>().len(), 3);
         assert!(actor_pids.iter().all(|pid| !task_pids.contains(pid)));
         let again: Vec<i32> = actors.iter().map(|actor| get(&ray, &actor.pid().unwrap())).collect();
@@ -931,7 +964,9 @@ fn m28_profile_events_are_in_the_timeline() {
         reply.outstanding_count == 0
     });
     assert!(reply.is_on && reply.dropped_count == 0);
-    let ours = |name: &str| reply.slices.iter().filter(|slice| slice.name.ends_with(name) && pids.contains(&slice.pid)).collect::<Vec<_>>();
+    let ours = |name: &str| {
+        reply.slices.iter().filter(|slice| slice.name.ends_with(name) && pids.contains(&slice.pid)).collect::<Vec<_>>()
+    };
     let (events, tasks) = (ours("the mark"), ours("::marked"));
     assert_eq!((events.len(), tasks.len()), (20, 20), "{:?}", reply.slices);
     for event in events {
@@ -1015,21 +1050,24 @@ fn m30_an_actor_ends_with_its_last_handle() {
 #[test]
 fn m30_bytes_come_back_with_the_last_reference() {
     const LARGE: u64 = 4 << 20;
+    // More than what calls leave behind for a moment.
+    const SMALL: u64 = 64 << 10;
     let world = World::new();
     let ray = world.join();
     let keeper = Counter::remote(&ray).unwrap();
     let keeper_pid = get(&ray, &keeper.pid().unwrap());
     let used = || ray.store().usage().used_bytes;
     let base = used();
-    let back = |what: &str| until(what, || used() <= base + (64 << 10));
+    let back = |what: &str| until(what, || used() <= base + SMALL);
+    let has = |count: u64| used() + SMALL >= base + count * LARGE;
 
     let result = make_nested::remote(&ray).unwrap();
     let nested = get(&ray, &result);
     drop(result);
-    assert!(used() >= base + 2 * LARGE, "what is nested outlives who made it");
+    assert!(has(2), "what is nested outlives who made it");
     let container = ray.put(&Nested { inner: vec![nested.inner[0].clone()] }).unwrap();
     drop(nested);
-    until("the one that nobody names to go", || used() < base + 2 * LARGE);
+    until("the one that nobody names to go", || !has(2));
     assert_eq!(get(&ray, &get(&ray, &container).inner[0]).len() as u64, LARGE);
     drop(container);
     back("nested bytes to be back");
@@ -1040,7 +1078,7 @@ fn m30_bytes_come_back_with_the_last_reference() {
     let kept = get(&ray, &keeper.kept().unwrap());
     assert_eq!(get(&ray, &kept[0])[0], 3, "the borrower keeps it");
     drop(kept);
-    assert!(used() >= base + LARGE);
+    assert!(has(1), "as long as it lives");
     kill_now(keeper_pid);
     back("the bytes of a killed borrower to be back");
     assert_eq!(kind(ray.get_timeout(&keeper.add(1).unwrap(), LONG)), TaskErrorKind::ActorDied);
@@ -1155,9 +1193,9 @@ fn m37_workers_and_clients_are_rust() {
     assert_eq!(fs::read_link(format!("/proc/{worker}/exe")).unwrap(), own);
     assert_eq!(get(&ray, &executable::remote(&ray).unwrap()), own.display().to_string());
     let client = Client::connect(&ConnectOptions::at(world.session())).unwrap();
-    let object = ray.put(vec![5u8; 1000]).unwrap();
-    let read = client.get_by_id(&object.id(), LONG).unwrap();
-    assert_eq!(read[..], [5; 1000], "by somebody who has no tasks");
+    let object = client.put(&[5; 1000]).unwrap();
+    let read = ray.store().get_by_id(&object.id(), LONG).unwrap();
+    assert_eq!(read[..], [5; 1000], "what somebody without tasks has put");
     let Message::ClientsReply(clients) = world.asker().ask(ListClients { cursor: 0, count_max: 100 }).unwrap() else {
         panic!("a list of clients")
     };

@@ -30,9 +30,9 @@ struct Cli {
     /// Only works whose name contains this.
     #[arg(long)]
     only: Option<String>,
-    /// Leave out works whose name contains this.
+    /// Leave out works whose name contains this; may be given several times.
     #[arg(long)]
-    without: Option<String>,
+    without: Vec<String>,
     /// Leave out peers that are not installed yet.
     #[arg(long)]
     no_install: bool,
@@ -179,6 +179,6 @@ impl Cli {
 
     fn wants(&self, work: &str) -> bool {
         self.only.as_ref().is_none_or(|only| work.contains(only.as_str()))
-            && self.without.as_ref().is_none_or(|without| !work.contains(without.as_str()))
+            && !self.without.iter().any(|without| work.contains(without.as_str()))
     }
 }

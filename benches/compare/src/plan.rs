@@ -74,6 +74,11 @@ pub enum Peer {
 }
 
 impl Peer {
+    /// Whether its processes take time from others while it is not their turn: Ray's do.
+    pub fn works_when_idle(self) -> bool {
+        self == Self::Ray
+    }
+
     /// As it stands in a row's name.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,4 +1,5 @@
-//! Taking turns: ours, then each peer, round after round.
+//! Taking turns: ours, then each peer, round after round; those that work when they are idle after
+//! all others.
 //!
 //! The one thing to know: a contender that cannot be built or fails once is out for its work and
 //! leaves nulls; the others go on. Only a signal ends the run.
@@ -132,8 +133,23 @@ pub fn run_work<W: Work>(
     let start = Instant::now();
     eprintln!("{} ...", plan.name);
     let _watchdog = Watchdog::start(plan.name);
-    let mut seats = vec![Seat::new(plan, None, bench)];
-    seats.extend(peers.iter().map(|peer| Seat::new(plan, Some(*peer), bench)));
+    let (loud, quiet): (Vec<Peer>, Vec<Peer>) = peers.iter().partition(|peer| peer.works_when_idle());
+    let at_table = |peers: &[Peer]| -> Vec<Option<Peer>> { peers.iter().copied().map(Some).collect() };
+    let mut measured = take_turns(plan, &[vec![None], at_table(&quiet)].concat(), bench)?;
+    measured.extend(take_turns(plan, &at_table(&loud), bench)?);
+    let summary = |who: Option<Peer>| measured.iter().find(|(peer, _)| *peer == who)?.1.clone();
+    let peers: Vec<_> = peers.iter().map(|peer| (*peer, summary(Some(*peer)))).collect();
+    report.add(plan, summary(None).as_ref(), &peers);
+    eprintln!("{} took {:.1} s", plan.name, start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// What each contender's rounds came to; ours is `None`.
+type Measured = Vec<(Option<Peer>, Option<Summary>)>;
+
+/// All rounds of these, in turn; they are gone afterwards.
+fn take_turns<W: Work>(plan: &WorkPlan<W>, who: &[Option<Peer>], bench: &Bench) -> Result<Measured, BenchError> {
+    let mut seats: Vec<Seat> = who.iter().map(|peer| Seat::new(plan, *peer, bench)).collect();
     let last = bench.effort.rounds.min(plan.rounds_max);
     for round in 0..=last {
         for seat in &mut seats {
@@ -144,12 +160,7 @@ pub fn run_work<W: Work>(
             }
         }
     }
-    let ours = Summary::of(&seats[0].rounds);
-    let peers: Vec<_> = seats[1..].iter().filter_map(|seat| Some((seat.peer?, Summary::of(&seat.rounds)))).collect();
-    report.add(plan, ours.as_ref(), &peers);
-    drop(seats);
-    eprintln!("{} took {:.1} s", plan.name, start.elapsed().as_secs_f64());
-    Ok(())
+    Ok(seats.iter().map(|seat| (seat.peer, Summary::of(&seat.rounds))).collect())
 }
 
 /// A peer that has nothing to do with a work.

@@ -66,19 +66,19 @@ impl Frontier {
         lane: &Arc<Lane>,
         results: Vec<Handle>,
         awaited: Vec<RawRef>,
-    ) -> Result<(), Call> {
+    ) -> Option<Call> {
         let mut inside = self.lock();
         let mut awaited: Vec<RawRef> = awaited.into_iter().filter(|object| !object.is_ready()).collect();
         awaited.sort_unstable_by_key(|object| object.handle().slot);
         awaited.dedup_by_key(|object| object.handle());
         if awaited.is_empty() {
-            return Err(call);
+            return Some(call);
         }
         let missing = awaited.iter().map(RawRef::handle).collect();
         let task = inside.insert(Waiting { call, lane: lane.clone(), results, missing });
         awaited.into_iter().for_each(|object| inside.await_object(object, task));
         self.note(&inside);
-        Ok(())
+        None
     }
 
     /// Looks at up to `budget` objects; the tasks that nothing holds up any more, in the order that

@@ -3,7 +3,12 @@
 //! The one thing to know: a call is in the ring or in the backlog behind it, in the order it came, and
 //! its spec is held until the ring gives the record back. Nobody wakes a caller for that, so whoever
 //! submits, waits or pumps reaps. The raylet is asked for workers when there are none, or far fewer
-//! than calls; what it grants shows in the queue itself. This file must not know what calls await.
+//! than calls; what it grants shows in the queue itself.
+//!
+//! Waking a worker costs more than a short call, and on few processors takes the caller's. So where
+//! calls are over quickly and a worker is awake, which looks again before it sleeps, nobody is woken
+//! for a queue that is empty in a moment; whoever looks after the lane next sees to it that it was so.
+//! This file must not know what calls await.
 
 use super::line::Line;
 use super::spec::{Unpacked, handle, object_key};
@@ -20,8 +25,14 @@ use store_shm::queue::{Broken, Cancel, Payload, Position, Queue, Service, Submit
 const WORKERS_WANTED_MAX: u64 = 64;
 /// Calls in the ring up to which it is reaped at once where that decides whether to ask for workers.
 const IN_FLIGHT_FEW: u64 = 64;
-/// Submissions after which a fuller ring is reaped: so many cache misses overlap.
+/// Submissions after which the ring is reaped, and the pace measured: so many cache misses overlap.
 const REAP_AFTER: u32 = 32;
+/// Calls that are over more often than once in this time are short ones: nanoseconds.
+const QUICK_NS: u64 = 20_000;
+/// How long a queue of short calls may take to be empty without another worker being woken for it, and
+/// without the raylet being asked for one.
+const DRAIN_NS: u64 = 200_000;
+const DRAIN_LONG_NS: u64 = 1_000_000;
 /// Submissions after which a wish that stands is looked at again, and how old it is then.
 const WISH_LOOK_AFTER: u32 = 256;
 const WISH_AGE: Duration = Duration::from_millis(100);
@@ -102,8 +113,41 @@ struct State {
     specs: Vec<Option<RawRef>>,
     spec_count: usize,
     since_reap: u32,
+    pace: Pace,
     wish: Wish,
+    /// A record may be queued that nobody was woken for.
+    is_unrung: bool,
     is_ended: bool,
+}
+
+/// How often a call is over.
+struct Pace {
+    /// Nanoseconds from one to the next, lately.
+    interval_ns: u64,
+    measured_at: Instant,
+    /// Since then.
+    finished: u64,
+}
+
+impl Pace {
+    fn new() -> Pace {
+        Pace { interval_ns: u64::MAX, measured_at: Instant::now(), finished: 0 }
+    }
+
+    fn measure(&mut self) {
+        let now = Instant::now();
+        let passed_ns = u64::try_from(now.duration_since(self.measured_at).as_nanos()).unwrap_or(u64::MAX);
+        let interval_ns = passed_ns / self.finished.max(1);
+        let is_first = self.interval_ns == u64::MAX;
+        self.interval_ns = if is_first { interval_ns } else { self.interval_ns / 2 + interval_ns / 2 };
+        (self.measured_at, self.finished) = (now, 0);
+    }
+
+    /// Whether so many short calls are over within a time.
+    #[inline]
+    fn is_quick(&self, calls: u64, within_ns: u64) -> bool {
+        self.interval_ns < QUICK_NS && calls.saturating_mul(self.interval_ns) < within_ns
+    }
 }
 
 /// What the raylet was asked for last.
@@ -184,7 +228,9 @@ impl Lane {
             specs: Vec::new(),
             spec_count: 0,
             since_reap: 0,
+            pace: Pace::new(),
             wish: Wish::default(),
+            is_unrung: false,
             is_ended: false,
         };
         let (store, state) = (store.clone(), Mutex::new(state));
@@ -222,37 +268,56 @@ impl Lane {
         if state.is_ended {
             return Submitted::Ended(vec![call]);
         }
-        if state.backlog.count > 0 || state.is_due_to_reap() {
+        if state.since_reap >= REAP_AFTER {
             // What is broken shows when the record is pushed, or taken back.
-            let _ = state.refill();
+            let _ = state.reap();
+            state.pace.measure();
         }
-        if let Err(call) = state.push_or_reap(call) {
-            state.backlog.push(call);
+        let mut pushed = if state.backlog.count > 0 { state.refill() } else { 0 };
+        match state.push_or_reap(call) {
+            None => pushed += 1,
+            Some(call) => state.backlog.push(call),
         }
-        self.look(state, line)
+        self.look(state, pushed, line)
     }
 
-    /// Looks who serves the queue, and does what follows.
+    /// After records were pushed: looks who serves the queue, and does what follows.
     #[inline]
-    fn look(&self, mut state: MutexGuard<'_, State>, line: &Line) -> Submitted {
-        match self.queue.service() {
+    fn look(&self, mut state: MutexGuard<'_, State>, pushed: u64, line: &Line) -> Submitted {
+        // With the fence that the bell needs.
+        let service = self.queue.service();
+        let claimers = match service {
             Service::Ended => {
                 let taken = state.take_back(&self.queue, &self.store);
-                self.note(&state);
+                self.note(&mut state);
                 return Submitted::Ended(taken);
             }
-            Service::Claimers(claimers) if self.is_class => {
-                if state.waiting().min(WORKERS_WANTED_MAX) > u64::from(claimers) {
-                    self.wish(&mut state, u64::from(claimers), line);
-                }
-            }
-            Service::Claimers(_) => {}
+            Service::Claimers(claimers) => u64::from(claimers),
+        };
+        let sleepers = u64::from(self.queue.bell().sleepers());
+        match sleepers {
+            0 => state.is_unrung = false,
+            _ if pushed > 0 => self.ring(&mut state, claimers.saturating_sub(sleepers), pushed),
+            _ => {}
         }
-        if self.note(&state) { Submitted::AndPump } else { Submitted::Yes }
+        if self.is_class && state.waiting().min(WORKERS_WANTED_MAX) > claimers {
+            self.wish(&mut state, claimers, line);
+        }
+        if self.note(&mut state) { Submitted::AndPump } else { Submitted::Yes }
     }
 
-    fn note(&self, state: &State) -> bool {
-        let left = state.backlog.count + state.spec_count;
+    /// Wakes as many as records were pushed, unless who is awake will do.
+    fn ring(&self, state: &mut State, awake: u64, pushed: u64) {
+        let will_do = self.is_class && awake > 0 && state.pace.is_quick(state.waiting(), DRAIN_NS);
+        state.is_unrung |= will_do;
+        if !will_do {
+            state.submitter.ring(pushed);
+        }
+    }
+
+    fn note(&self, state: &mut State) -> bool {
+        state.is_unrung &= state.submitter.in_flight() > 0;
+        let left = state.backlog.count + state.spec_count + usize::from(state.is_unrung);
         self.left.store(left, Ordering::Relaxed);
         left != 0
     }
@@ -262,32 +327,64 @@ impl Lane {
         if state.submitter.in_flight() <= IN_FLIGHT_FEW {
             let _ = state.reap();
         }
-        let waiting = state.waiting();
-        let wanted = waiting.min(WORKERS_WANTED_MAX);
-        let wish = &mut state.wish;
-        if waiting <= 1 {
+        if state.waiting() <= 1 {
             // All before this one is over, and with it what was asked for that.
-            wish.asked = wish.asked.min(claimers);
+            state.wish.asked = state.wish.asked.min(claimers);
         }
-        if wanted <= claimers || !wish.is_news(wanted, claimers) {
+        let is_news = |state: &mut State, waiting: u64| {
+            let wanted = waiting.min(WORKERS_WANTED_MAX);
+            wanted > claimers && state.wish.is_news(wanted, claimers)
+        };
+        let known = state.waiting();
+        let is_enough = claimers > 0 && state.pace.is_quick(known, DRAIN_LONG_NS);
+        if is_enough || !is_news(state, known) {
             return;
         }
-        wish.asked = wanted;
-        wish.asked_at = Some(Instant::now());
+        // Closer: what was finished since, and what is answered and finished in a moment.
+        let _ = state.reap();
+        let waiting = state.waiting() - self.answered_of_few(state);
+        if waiting == known || is_news(state, waiting) {
+            self.ask_for(state, waiting, line);
+        }
+    }
+
+    fn ask_for(&self, state: &mut State, waiting: u64, line: &Line) {
+        let wanted = waiting.min(WORKERS_WANTED_MAX);
+        state.wish.asked = wanted;
+        state.wish.asked_at = Some(Instant::now());
         let backlog = u32::try_from(waiting).unwrap_or(u32::MAX);
         // A raylet that is gone shows elsewhere.
         let _ = line.send(WantWorkers { queue: self.number, wanted: wanted as u32, backlog });
     }
 
-    /// Moves on what can; what is left then. `Err` as [`Submitted::Ended`].
-    pub(crate) fn pump(&self, line: &Line) -> Result<Left, Vec<Call>> {
+    /// How many of few records in flight are not over, and their results stand all the same.
+    fn answered_of_few(&self, state: &State) -> u64 {
+        match state.submitter.in_flight() <= IN_FLIGHT_FEW {
+            true => self.in_flight(state).filter(|position| self.stands(*position)).count() as u64,
+            false => 0,
+        }
+    }
+
+    /// Where the records stand that are not reaped, the last first.
+    fn in_flight(&self, state: &State) -> impl Iterator<Item = Position> + use<> {
+        let (next, in_flight) = (state.submitter.next().number(), state.submitter.in_flight());
+        (1..=in_flight).map(move |back| Position::from_number(next.wrapping_sub(back)))
+    }
+
+    /// Moves on what can; what is left then. `Err` as [`Submitted::Ended`]. Who comes `late` wakes who
+    /// was not woken before, if that has not turned out to be right.
+    pub(crate) fn pump(&self, is_late: bool, line: &Line) -> Result<Left, Vec<Call>> {
         if !self.has_left() {
             return Ok(Left::Nothing);
         }
         let mut state = self.lock();
-        let _ = state.refill();
+        if is_late && std::mem::replace(&mut state.is_unrung, false) {
+            // What is broken shows to who claims it.
+            let _ = self.queue.nudge();
+        }
+        let pushed = state.refill();
         let is_full = state.backlog.count > 0;
-        match self.look(state, line) {
+        match self.look(state, pushed, line) {
             Submitted::Yes => Ok(Left::Nothing),
             Submitted::AndPump => Ok(if is_full { Left::Backlog } else { Left::Specs }),
             Submitted::Ended(calls) => Err(calls),
@@ -298,13 +395,14 @@ impl Lane {
     /// asks for workers again where there are none.
     pub(crate) fn nudge(&self, line: &Line) -> Result<(), Vec<Call>> {
         let mut state = self.lock();
-        let _ = state.refill();
+        let pushed = state.refill();
         if state.waiting() == 0 {
-            self.note(&state);
+            self.note(&mut state);
             return Ok(());
         }
+        state.is_unrung = false;
         let _ = self.queue.nudge();
-        match self.look(state, line) {
+        match self.look(state, pushed, line) {
             Submitted::Ended(calls) => Err(calls),
             Submitted::Yes | Submitted::AndPump => Ok(()),
         }
@@ -314,7 +412,7 @@ impl Lane {
     pub(crate) fn cancel(&self, result: Handle) -> Found {
         let (mut state, store) = (self.lock(), &self.store);
         if let Some(call) = state.backlog.take(|call| call.makes(store, result)) {
-            self.note(&state);
+            self.note(&mut state);
             return Found::TakenBack(call);
         }
         for entry in self.queue.queued() {
@@ -328,19 +426,17 @@ impl Lane {
     /// Reaps; whether everything that was ever submitted is over.
     pub(crate) fn is_over(&self) -> bool {
         let mut state = self.lock();
-        let _ = state.refill();
-        self.note(&state);
+        let _ = state.reap();
+        self.note(&mut state);
         state.waiting() == 0
     }
 
     /// Whether the results of everything that was ever submitted stand: the records are over in a moment.
     pub(crate) fn is_answered(&self) -> bool {
         let mut state = self.lock();
-        let _ = state.refill();
-        self.note(&state);
-        let (next, in_flight) = (state.submitter.next().number(), state.submitter.in_flight());
-        let positions = (1..=in_flight).map(|back| Position::from_number(next.wrapping_sub(back)));
-        state.backlog.count == 0 && positions.into_iter().all(|position| self.stands(position))
+        let _ = state.reap();
+        self.note(&mut state);
+        state.backlog.count == 0 && self.in_flight(&state).all(|position| self.stands(position))
     }
 
     fn stands(&self, position: Position) -> bool {
@@ -379,38 +475,30 @@ impl State {
         self.submitter.in_flight() + self.backlog.count as u64
     }
 
-    #[inline]
-    fn is_due_to_reap(&self) -> bool {
-        self.since_reap >= REAP_AFTER && self.submitter.in_flight() > IN_FLIGHT_FEW
-    }
-
     /// Hands the call back where the ring is full.
     #[inline]
-    fn push_or_reap(&mut self, call: Call) -> Result<(), Call> {
+    fn push_or_reap(&mut self, call: Call) -> Option<Call> {
         if self.backlog.count > 0 {
-            return Err(call);
+            return Some(call);
         }
-        let call = match self.try_push(call) {
-            Ok(()) => return Ok(()),
-            Err(call) => call,
-        };
+        let call = self.push(call)?;
         match self.reap() {
-            Ok(reaped) if reaped > 0 => self.try_push(call),
-            _ => Err(call),
+            Ok(reaped) if reaped > 0 => self.push(call),
+            _ => Some(call),
         }
     }
 
     #[inline]
-    fn try_push(&mut self, call: Call) -> Result<(), Call> {
-        match self.submitter.try_submit(&call.words) {
+    fn push(&mut self, call: Call) -> Option<Call> {
+        match self.submitter.push(&call.words) {
             Ok(position) => {
                 self.since_reap += 1;
                 if let Some(spec) = call.spec {
                     self.hold(position, spec);
                 }
-                Ok(())
+                None
             }
-            Err(_) => Err(call),
+            Err(_) => Some(call),
         }
     }
 
@@ -427,23 +515,28 @@ impl State {
         self.since_reap = 0;
         let (specs, spec_count) = (&mut self.specs, &mut self.spec_count);
         let mask = self.submitter.queue().records() as usize - 1;
-        self.submitter.reap(|position, _| {
+        let reaped = self.submitter.reap(|position, _| {
             let spec = specs.get_mut(position.number() as usize & mask).and_then(Option::take);
             *spec_count -= usize::from(spec.is_some());
-        })
+        });
+        self.pace.finished += reaped.unwrap_or(0);
+        reaped
     }
 
-    /// Reaps, and fills what is free from the backlog.
-    fn refill(&mut self) -> Result<(), Broken> {
-        self.reap()?;
+    /// Reaps, and fills what is free from the backlog; how many records it pushed.
+    fn refill(&mut self) -> u64 {
+        // What is broken shows when the record is pushed, or taken back.
+        let _ = self.reap();
+        let mut pushed = 0;
         while let Some(call) = self.backlog.front() {
-            let Ok(position) = self.submitter.try_submit(&call.words) else { break };
+            let Ok(position) = self.submitter.push(&call.words) else { break };
+            pushed += 1;
             let call = self.backlog.pop().expect("it is the front");
             if let Some(spec) = call.spec {
                 self.hold(position, spec);
             }
         }
-        Ok(())
+        pushed
     }
 
     /// Takes back what nobody has begun: nobody will.

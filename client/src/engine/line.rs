@@ -346,8 +346,8 @@ mod tests {
         let (ours, raylet) = UnixStream::pair().unwrap();
         let (say, said): (Sender<Message>, _) = channel();
         let (go, gone) = channel();
-        let on_message = Box::new(move |message| drop(say.send(message)));
-        let on_gone = Box::new(move || drop(go.send(())));
+        let on_message = Box::new(move |message| _ = say.send(message));
+        let on_gone = Box::new(move || _ = go.send(()));
         let line = Line::start(ours, Decoder::new(), on_message, on_gone).unwrap();
         Ends { line, raylet, said, gone }
     }
@@ -401,7 +401,7 @@ mod tests {
     fn at_the_end_every_question_is_answered() {
         let Ends { line, raylet, gone, .. } = ends();
         let (answer, answered) = channel();
-        let then = move |came: Result<Message, LineError>| drop(answer.send(came.is_err()));
+        let then = move |came: Result<Message, LineError>| _ = answer.send(came.is_err());
         line.ask_then(|request| FindActor { request, ..FindActor::default() }, then).unwrap();
         drop(raylet);
         assert_eq!(answered.recv(), Ok(true));

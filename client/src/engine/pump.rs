@@ -104,7 +104,7 @@ impl Shared {
     pub(super) fn pump_lanes(self: &Arc<Self>) {
         if self.has_lanes_left.load(Ordering::Relaxed) {
             self.pump.looks.fetch_add(1, Ordering::Relaxed);
-            self.move_lanes_on();
+            self.move_lanes_on(false);
         }
     }
 
@@ -128,12 +128,12 @@ impl Shared {
         has_released
     }
 
-    fn move_lanes_on(self: &Arc<Self>) {
+    fn move_lanes_on(self: &Arc<Self>, is_late: bool) {
         // First, so that whoever leaves something from here on is not forgotten.
         self.has_lanes_left.store(false, Ordering::SeqCst);
         let (mut most, mut ended) = (Left::Nothing, Vec::new());
         for lane in self.lanes().iter() {
-            match lane.pump(&self.line) {
+            match lane.pump(is_late, &self.line) {
                 Ok(left) => most = most.max(left),
                 Err(calls) => ended.push((lane.clone(), calls)),
             }
@@ -150,6 +150,18 @@ impl Shared {
         let nudge = |lane: &Arc<Lane>| lane.nudge(&self.line).err().map(|calls| (lane.clone(), calls));
         let ended: Vec<_> = self.lanes().iter().filter_map(nudge).collect();
         ended.into_iter().for_each(|(lane, calls)| self.fail_ended(&lane, calls));
+    }
+
+    /// Some lane is to be looked after.
+    #[inline]
+    pub(super) fn lanes_left(self: &Arc<Self>) {
+        // Whoever took the word back has looked at the lane before this thread left something there, and
+        // then this thread sees that; so where it stands, somebody is going to look.
+        if self.has_lanes_left.load(Ordering::Relaxed) && self.pump.is_running.load(Ordering::Relaxed) {
+            return;
+        }
+        self.has_lanes_left.store(true, Ordering::SeqCst);
+        self.ensure_pump();
     }
 
     /// Has the thread run, for something that was left.
@@ -253,7 +265,7 @@ impl Shared {
                 if self.move_tasks_on(EDGE_ALL) {
                     pause = PAUSE_MIN;
                 }
-                self.move_lanes_on();
+                self.move_lanes_on(true);
             }
             self.close_released();
             if self.has_anything() {

@@ -151,6 +151,7 @@ impl Results {
 
 impl Unpacked {
     /// What a record asks for; `None` where its spec is gone, so that nobody wants it any more.
+    #[inline]
     pub(crate) fn of(store: &Store, words: &Payload) -> Result<Option<Unpacked>, UnpackCallError> {
         let record = Record::unpack(words)?;
         match record.body {

@@ -29,7 +29,6 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
-use store::Store;
 
 /// Names a raylet to join.
 const ADDRESS_VARIABLE: &str = "RAY_ADDRESS";
@@ -56,10 +55,8 @@ pub(crate) fn worker_raylet() -> Option<&'static Raylet> {
 pub(crate) struct WorkerSeat {
     /// What its tasks submit by; the same as [`worker_raylet`].
     pub(crate) ray: Raylet,
-    pub(crate) store: Store,
     pub(crate) line: Arc<Line>,
     pub(crate) segment: Segment,
-    pub(crate) session_id: String,
     /// Whether the raylet records what ran when.
     pub(crate) has_timeline: bool,
 }
@@ -153,12 +150,7 @@ fn set_resource(config: &mut raylet::Config, name: &str, units: u64) {
     }
 }
 
-fn join_driver(
-    directory: &Path,
-    config: &Config,
-    transport: Transport,
-    is_shared: bool,
-) -> Result<Raylet, InitError> {
+fn join_driver(directory: &Path, config: &Config, transport: Transport, is_shared: bool) -> Result<Raylet, InitError> {
     let shared = join(directory, config, transport, is_shared)?;
     Ok(Raylet::over(Arc::new(Remote {
         shared,
@@ -168,12 +160,7 @@ fn join_driver(
 }
 
 /// Comes in as a driver.
-fn join(
-    directory: &Path,
-    config: &Config,
-    transport: Transport,
-    is_shared: bool,
-) -> Result<Arc<Shared>, InitError> {
+fn join(directory: &Path, config: &Config, transport: Transport, is_shared: bool) -> Result<Arc<Shared>, InitError> {
     let options = ConnectOptions::at(directory);
     let connect = |source| InitError::Connect { directory: directory.to_owned(), source };
     let program = program(config, is_shared);
@@ -261,22 +248,21 @@ pub(crate) fn join_as_worker(
     let line = start_line(parts, on_message, on_gone).map_err(ConnectError::Io)?;
     // What is wrong with the variable its driver was told.
     let transport = transport(None, env::var(TRANSPORT_VARIABLE).ok()).unwrap_or_default();
-    let as_what = AsWhat {
-        is_worker: true,
-        scope: Scope::of(nobodys_task(joined.job)),
-        transport,
-        namespace: env::var(NAMESPACE_VARIABLE).ok(),
-    };
+    let task = nobodys_task(joined.job);
+    // What its tasks put is named after it, and so after its job.
+    joined.store.begin_task(*task.as_bytes());
+    let as_what =
+        AsWhat { is_worker: true, scope: Scope::of(task), transport, namespace: env::var(NAMESPACE_VARIABLE).ok() };
     let shared = share(&joined, line, segment, as_what);
     listener.meet(&shared);
-    let (store, line, segment) = (shared.store.clone(), shared.line.clone(), shared.segment.clone());
+    let (line, segment) = (shared.line.clone(), shared.segment.clone());
     let engine = Remote {
         shared,
         #[cfg(feature = "embedded")]
         _child: None,
     };
     let ray = WORKER.get_or_init(|| Raylet::over(Arc::new(engine))).clone();
-    Ok(WorkerSeat { ray, store, line, segment, session_id: joined.session_id, has_timeline: joined.has_timeline })
+    Ok(WorkerSeat { ray, line, segment, has_timeline: joined.has_timeline })
 }
 
 /// A task that nobody submitted, for what a worker submits outside of any.
@@ -292,8 +278,8 @@ fn nobodys_task(job: JobId) -> TaskId {
 /// What the driver's workers are started from: this executable, here. Where the raylet is not its
 /// child, in this environment, too.
 fn program(config: &Config, is_shared: bool) -> ProgramWish {
-    let mut wish = ProgramWish::default();
-    wish.directory = env::current_dir().ok().and_then(|directory| directory.to_str().map(str::to_owned));
+    let directory = env::current_dir().ok().and_then(|directory| directory.to_str().map(str::to_owned));
+    let mut wish = ProgramWish { directory, ..ProgramWish::default() };
     let told = [
         config.transport.map(|transport| {
             let is_direct = transport == Transport::Direct;
@@ -303,7 +289,8 @@ fn program(config: &Config, is_shared: bool) -> ProgramWish {
     ];
     let mut told = told.into_iter().flatten().peekable();
     if is_shared || told.peek().is_some() {
-        let variables = env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let variables =
+            env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         wish.environment = Some(variables.chain(told).collect());
     }
     wish

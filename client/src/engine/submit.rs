@@ -15,7 +15,6 @@ use raylet_api::record::Kind;
 use raylet_api::work::{ClassWish, OpenQueue, QueueOpened};
 use raylet_api::{JobId, ObjectId, TaskId};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use store::{CreateError, Handle, ObjectRef as RawRef};
 
 /// Objects that a submission looks at for tasks that wait.
@@ -110,8 +109,8 @@ impl Shared {
         if !arguments.awaited.iter().all(RawRef::is_ready) {
             let handles = with_handles(results, |handles| handles.to_vec());
             match self.frontier.wait(call, lane, handles, arguments.awaited) {
-                Ok(()) => return self.waits(),
-                Err(ready) => call = ready,
+                None => return self.waits(),
+                Some(ready) => call = ready,
             }
         }
         self.submit_to(lane, call);
@@ -135,12 +134,6 @@ impl Shared {
             Submitted::AndPump => self.lanes_left(),
             Submitted::Ended(calls) => self.fail_ended(lane, calls),
         }
-    }
-
-    /// Some lane is to be looked after.
-    pub(super) fn lanes_left(self: &Arc<Self>) {
-        self.has_lanes_left.store(true, Ordering::SeqCst);
-        self.ensure_pump();
     }
 
     #[cold]

@@ -34,8 +34,13 @@ use store_shm::segment::{Memfd, page_bytes};
 const RECORDS: u64 = 8;
 const LONG: Option<Duration> = Some(Duration::from_secs(60));
 
-static FUNCTION: Function =
-    Function { key: 7, name: "test::function", place: ("", 0), body: Body::Sync(|_, _, _| Ok(())), options: Options::new };
+static FUNCTION: Function = Function {
+    key: 7,
+    name: "test::function",
+    place: ("", 0),
+    body: Body::Sync(|_, _, _| Ok(())),
+    options: Options::new,
+};
 
 /// The raylet's end of everything.
 struct Bench {

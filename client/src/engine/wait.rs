@@ -17,6 +17,8 @@ use raylet_api::work::{Blocked, Woken};
 /// Looks before the first sleep, at most and at least.
 const SPIN_MAX: u32 = 4096;
 const SPIN_MIN: u32 = 16;
+/// A sleep that was shorter than this would better have been a spin.
+const SPIN_WORTH: Duration = Duration::from_micros(30);
 /// Looks between two at tasks that wait for arguments.
 const LOOKS_PER_EDGE: u32 = 4;
 /// Looks between two at lanes.
@@ -45,6 +47,16 @@ impl Default for Spin {
     fn default() -> Spin {
         let is_allowed = thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
         Spin { looks: AtomicU32::new(SPIN_MAX), is_allowed }
+    }
+}
+
+impl Spin {
+    /// Longer next time, if it would have paid: else who once spins too briefly sleeps for ever after.
+    fn slept(&self, time: Duration) {
+        if time < SPIN_WORTH {
+            let looks = self.looks.load(Ordering::Relaxed);
+            self.looks.store((looks * 4).min(SPIN_MAX), Ordering::Relaxed);
+        }
     }
 }
 
@@ -104,6 +116,7 @@ impl Shared {
         }
         let limit = Limit::new(timeout);
         if self.sleep_until(&limit, is_ready, || (vec![object.clone()], 1))? {
+            self.spin.slept(limit.start.elapsed());
             return Ok(());
         }
         let waited = limit.start.elapsed().max(timeout.unwrap_or_default());

@@ -12,7 +12,7 @@ use super::spin::Spin;
 use raylet_api::message::Message;
 use raylet_api::work::{Grant, LeaseBusy, LeaseIdle, LeaseReturned};
 use std::sync::atomic::{Ordering, fence};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store_shm::futex::WaitOutcome;
 use store_shm::queue::{Broken, Claimed, Claimer, Queue};
 
@@ -112,10 +112,14 @@ impl<'a> Lease<'a> {
         if let Some(claimed) = self.claimer.claim()? {
             return Ok(self.busy(Some(claimed)));
         }
+        let asleep = Instant::now();
         let outcome = announced.sleep((!self.has_said_idle).then_some(IDLE_AFTER));
         let claimed = self.claimer.claim()?;
         match &claimed {
-            Some(_) => self.claimer.pass_on()?,
+            Some(_) => {
+                self.spin.woke_after(asleep.elapsed());
+                self.claimer.pass_on()?;
+            }
             None if outcome == WaitOutcome::TimedOut => self.idle(),
             None => {}
         }

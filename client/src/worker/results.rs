@@ -32,8 +32,16 @@ impl<'a> InPlace<'a> {
 
     /// Seals what was made; an error stands in the place of each result that was not, or of all where
     /// their number is wrong.
-    pub(super) fn seal_all(self, name: &str, outcome: Result<(), TaskError>) {
-        let InPlace { store, promises, made, first, more } = self;
+    #[inline]
+    pub(super) fn seal_all(&mut self, name: &str, outcome: Result<(), TaskError>) {
+        match (outcome, self.first.is_some() && self.more.is_empty()) {
+            (Ok(()), true) if self.made == self.promises.len() => drop(self.first.take().map(ObjectWriter::seal)),
+            (outcome, _) => self.seal_each(name, outcome),
+        }
+    }
+
+    fn seal_each(&mut self, name: &str, outcome: Result<(), TaskError>) {
+        let (made, promises) = (self.made, self.promises);
         let (kept, error) = match outcome {
             Ok(()) if made == promises.len() => (made, None),
             Ok(()) => {
@@ -42,29 +50,31 @@ impl<'a> InPlace<'a> {
             }
             Err(error) => (made.min(promises.len()), Some(error)),
         };
-        if kept > 0 {
-            first.map(ObjectWriter::seal);
-            more.into_iter().take(kept - 1).flatten().for_each(|writer| drop(writer.seal()));
-        } else {
-            // Not sealed, so the promises are open again for the error.
-            drop((first, more));
+        let written = std::iter::once(self.first.take()).chain(self.more.drain(..));
+        for (position, writer) in written.enumerate() {
+            // What is not sealed is dropped, so its promise is open again for the error.
+            let sealed = writer.filter(|_| position < kept).map(ObjectWriter::seal);
+            drop(sealed);
         }
         if let Some(error) = error {
-            seal_error(store, &promises[kept..], &error);
+            seal_error(self.store, &promises[kept..], &error);
         }
     }
 }
 
 impl Results for InPlace<'_> {
+    #[inline]
     fn seal(&mut self, form: &Form<'_>) -> Result<(), Box<CreateError>> {
-        let Some(promise) = self.promises.get(self.made) else {
-            self.made += 1;
-            return Ok(());
-        };
-        let writer = write(self.store, *promise, form)?;
-        match self.made {
-            0 => self.first = writer,
-            _ => self.more.push(writer),
+        if let Some(promise) = self.promises.get(self.made) {
+            // Made where it stays: it is large, and each move of it waits for its stores.
+            let place = match self.made {
+                0 => &mut self.first,
+                _ => {
+                    self.more.push(None);
+                    self.more.last_mut().expect("it was pushed")
+                }
+            };
+            write(self.store, *promise, form, place)?;
         }
         self.made += 1;
         Ok(())
@@ -100,7 +110,7 @@ impl<'a> Outlet<'a> {
     #[inline]
     pub(super) fn seal_all(self, name: &str, outcome: Result<(), TaskError>) {
         match self {
-            Outlet::Objects(objects) => objects.seal_all(name, outcome),
+            Outlet::Objects(mut objects) => objects.seal_all(name, outcome),
             Outlet::Stream(writer) => {
                 let store = writer.store();
                 if let Some((place, error)) = writer.end(name, outcome) {
@@ -128,25 +138,30 @@ impl Results for Outlet<'_> {
     }
 }
 
-/// Writes a value into a promise; `None` where nobody wants it, or it has a value.
-fn write(store: &Store, promise: Handle, form: &Form<'_>) -> Result<Option<ObjectWriter>, Box<CreateError>> {
-    let written = match form {
+/// Writes a value into a promise; `place` gets nothing where nobody wants it, or it has a value.
+#[inline]
+fn write(
+    store: &Store,
+    promise: Handle,
+    form: &Form<'_>,
+    place: &mut Option<ObjectWriter>,
+) -> Result<(), Box<CreateError>> {
+    let created = match form {
         Form::Bytes { encoding, bytes, references } => {
             let options = CreateOptions { encoding: *encoding, references, ..CreateOptions::default() };
-            let created = store.create_for(promise, bytes.len() as u64, &options);
-            created.map(|writer| writer.map(|writer| filled(writer, bytes)))
+            store.create_for(promise, bytes.len() as u64, &options)
         }
         Form::Table { schema, batches } => write_table(store, promise, schema, batches),
     };
-    written.or_else(|error| match *error {
-        CreateError::DuplicateObject { .. } => Ok(None),
-        _ => Err(error),
-    })
-}
-
-fn filled(mut writer: ObjectWriter, bytes: &[u8]) -> ObjectWriter {
-    writer.copy_from_slice(bytes);
-    writer
+    *place = match created {
+        Ok(created) => created,
+        Err(error) if matches!(*error, CreateError::DuplicateObject { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    if let (Some(writer), Form::Bytes { bytes, .. }) = (place, form) {
+        writer.copy_from_slice(bytes);
+    }
+    Ok(())
 }
 
 fn write_table(
@@ -179,7 +194,10 @@ pub(crate) fn seal_error(store: &Store, promises: &[Handle], error: &TaskError) 
 }
 
 fn put(store: &Store, promise: Handle, form: &Form<'_>) -> bool {
-    write(store, promise, form).map(|writer| writer.map(ObjectWriter::seal)).is_ok()
+    let mut writer = None;
+    let is_written = write(store, promise, form, &mut writer).is_ok();
+    writer.map(ObjectWriter::seal);
+    is_written
 }
 
 /// Whether somebody still waits, in a store that is still kept.

@@ -7,7 +7,7 @@
 
 use super::results::{Outlet, seal_error};
 use crate::engine::scope::Scope;
-use crate::engine::spec::{Unpacked, handle};
+use crate::engine::spec::{UnpackCallError, Unpacked, handle};
 use crate::remote::Raylet;
 use crate::task::{self, Body, Frame, Function, Incoming, Results, TaskError, TaskErrorKind};
 use crate::timeline;
@@ -167,15 +167,24 @@ pub(super) fn runtime(name: &str) -> Result<Runtime, TaskError> {
 }
 
 /// What the words of a record ask for; `None` where nothing is left to be done for them.
+#[inline]
 pub(super) fn unpack(store: &Store, words: &[u64; RECORD_WORDS]) -> Option<Unpacked> {
-    Unpacked::of(store, words).unwrap_or_else(|error| {
-        let error = TaskError::new(TaskErrorKind::Argument, "a call", &error);
-        eprintln!("raylet: {error}");
-        // The result that the words name, if they are words of a record at all.
-        let result = Record::unpack(words).ok().filter(|record| record.results > 0);
-        seal_error(store, result.map(|record| handle(record.result)).as_slice(), &error);
-        None
-    })
+    match Unpacked::of(store, words) {
+        Ok(call) => call,
+        Err(error) => {
+            refuse(store, words, &error);
+            None
+        }
+    }
+}
+
+#[cold]
+fn refuse(store: &Store, words: &[u64; RECORD_WORDS], error: &UnpackCallError) {
+    let error = TaskError::new(TaskErrorKind::Argument, "a call", error);
+    eprintln!("raylet: {error}");
+    // The result that the words name, if they are words of a record at all.
+    let result = Record::unpack(words).ok().filter(|record| record.results > 0);
+    seal_error(store, result.map(|record| handle(record.result)).as_slice(), &error);
 }
 
 /// Whether every result stands: an earlier attempt came so far, or somebody cancelled it.

@@ -189,6 +189,8 @@ pub(crate) struct Driver {
     stdin: Option<ChildStdin>,
     lines: Receiver<Line>,
     heard: Vec<Line>,
+    /// Things that it said, and the test has heard.
+    said_count: usize,
 }
 
 /// What a driver wrote.
@@ -212,7 +214,7 @@ impl Driver {
         pump(child.stdout.take().unwrap(), false, sender.clone());
         pump(child.stderr.take().unwrap(), true, sender);
         let stdin = child.stdin.take();
-        Driver { child, stdin, lines, heard: Vec::new() }
+        Driver { child, stdin, lines, heard: Vec::new(), said_count: 0 }
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -222,22 +224,29 @@ impl Driver {
     /// The next thing that the driver says to the test.
     #[track_caller]
     pub(crate) fn said(&mut self) -> String {
-        let line = self.line(|line| line.text.contains(SAYS));
-        line.text.split_once(SAYS).expect("it was looked for").1.to_owned()
+        let number = self.said_count;
+        self.said_count += 1;
+        self.find(|heard| {
+            let said = heard.iter().filter_map(|line| line.text.split_once(SAYS));
+            said.map(|(_, said)| said.to_owned()).nth(number)
+        })
     }
 
-    /// Waits for a line that is so.
+    /// Waits for a line that is so, unless it has come before.
     #[track_caller]
-    pub(crate) fn line(&mut self, is_so: impl Fn(&Line) -> bool) -> Line {
+    pub(crate) fn line(&mut self, is_so: impl Fn(&Line) -> bool) {
+        self.find(|heard| heard.iter().any(&is_so).then_some(()));
+    }
+
+    #[track_caller]
+    fn find<T>(&mut self, look: impl Fn(&[Line]) -> Option<T>) -> T {
         let end = Instant::now() + LONG;
         loop {
+            if let Some(found) = look(&self.heard) {
+                return found;
+            }
             match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(line) => {
-                    self.heard.push(line.clone());
-                    if is_so(&line) {
-                        return line;
-                    }
-                }
+                Ok(line) => self.heard.push(line),
                 Err(error) => panic!("the driver did not write that ({error}): {:#?}", self.heard),
             }
         }

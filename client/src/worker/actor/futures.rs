@@ -19,6 +19,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
 use store_shm::queue::Announced;
 use tokio::sync::{Notify, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, Semaphore};
 use tokio::task::LocalSet;
@@ -112,7 +113,9 @@ impl<'a> Host<'a> {
                 return Some(call);
             }
             if !self.callers.is_over() && !self.callers.has_news() {
+                let asleep = Instant::now();
                 self.watch.rung().await;
+                self.spin.woke_after(asleep.elapsed());
             }
         }
     }

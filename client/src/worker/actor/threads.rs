@@ -15,6 +15,7 @@ use crate::worker::spin::Spin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{Builder, Scope};
+use std::time::Instant;
 
 struct Host<'a> {
     stage: &'a Stage,
@@ -144,10 +145,14 @@ impl Lead<'_> {
         if let Some(call) = callers.next() {
             return Some(call);
         }
-        if !callers.is_over() && !callers.has_news() {
-            // However it ended: the next turn looks again.
-            let _ = announced.sleep(None);
+        if callers.is_over() || callers.has_news() {
+            return None;
         }
-        None
+        let asleep = Instant::now();
+        // However it ended: the next turn looks again.
+        let _ = announced.sleep(None);
+        let call = callers.next()?;
+        self.spin.woke_after(asleep.elapsed());
+        Some(call)
     }
 }
