@@ -290,8 +290,8 @@ mod tests {
         Raylet::init(Config { mode: Mode::Local, capacity_bytes: 1 << 20, ..Config::default() }).unwrap()
     }
 
-    fn push(writer: &mut Writer<'_>, items: std::ops::Range<u64>) -> bool {
-        items.map(|item| writer.push(&item.form().unwrap(), AHEAD).unwrap()).all(|reads_on| reads_on)
+    fn push(writer: &mut Writer<'_>, mut items: std::ops::Range<u64>) -> bool {
+        items.all(|item| writer.push(&item.form().unwrap(), AHEAD).unwrap())
     }
 
     fn read(ray: &Raylet, first: RawRef) -> Vec<Result<u64, String>> {

@@ -139,7 +139,7 @@ fn an_error_is_the_last_item() {
         check(odd_ones_fail::remote(ray, 10).unwrap(), &[0, 1, 2], "3 is too many");
         check(begins::remote(ray, 0).unwrap(), &[], "nothing to begin with");
         check(panics_at::remote(ray, 2).unwrap(), &[0, 1], "no 2");
-        let failed: ObjectRef<u64> = double::remote(ray, &panics_at::remote(ray, 0).unwrap().next().unwrap()).unwrap();
+        let failed: ObjectRef<u64> = double::remote(ray, panics_at::remote(ray, 0).unwrap().next().unwrap()).unwrap();
         check(squares::remote(ray, &failed).unwrap(), &[], "no 0");
     });
 }

@@ -117,6 +117,8 @@ struct State {
     wish: Wish,
     /// A record may be queued that nobody was woken for.
     is_unrung: bool,
+    /// A record that is claimed and whose result is gone: over in a moment, or what nobody waits for.
+    unsure: Option<Position>,
     is_ended: bool,
 }
 
@@ -211,6 +213,16 @@ impl Backlog {
     }
 }
 
+/// How far a record is that is not finished.
+enum Standing {
+    /// Its results stand.
+    Answered,
+    /// It is claimed, and nobody waits for its results any more.
+    Unsure,
+    /// It is still to be run.
+    Waiting,
+}
+
 /// What a wish to cancel found.
 #[derive(Debug)]
 pub(crate) enum Found {
@@ -231,6 +243,7 @@ impl Lane {
             pace: Pace::new(),
             wish: Wish::default(),
             is_unrung: false,
+            unsure: None,
             is_ended: false,
         };
         let (store, state) = (store.clone(), Mutex::new(state));
@@ -357,12 +370,26 @@ impl Lane {
         let _ = line.send(WantWorkers { queue: self.number, wanted: wanted as u32, backlog });
     }
 
-    /// How many of few records in flight are not over, and their results stand all the same.
-    fn answered_of_few(&self, state: &State) -> u64 {
-        match state.submitter.in_flight() <= IN_FLIGHT_FEW {
-            true => self.in_flight(state).filter(|position| self.stands(*position)).count() as u64,
-            false => 0,
+    /// How many of few records in flight are over but for their word. Of one that nobody waits for that
+    /// cannot be known at once: it is taken to be, until somebody comes late and finds it again.
+    fn answered_of_few(&self, state: &mut State) -> u64 {
+        if state.submitter.in_flight() > IN_FLIGHT_FEW {
+            return 0;
         }
+        let mut answered = 0;
+        for position in self.in_flight(state) {
+            match self.standing(position) {
+                Standing::Answered => answered += 1,
+                Standing::Unsure if state.unsure != Some(position) => {
+                    answered += 1;
+                    state.unsure = Some(position);
+                    // For somebody to come late.
+                    state.is_unrung = true;
+                }
+                Standing::Unsure | Standing::Waiting => {}
+            }
+        }
+        answered
     }
 
     /// Where the records stand that are not reaped, the last first.
@@ -436,13 +463,18 @@ impl Lane {
         let mut state = self.lock();
         let _ = state.reap();
         self.note(&mut state);
-        state.backlog.count == 0 && self.in_flight(&state).all(|position| self.stands(position))
+        let is_answered = |position| matches!(self.standing(position), Standing::Answered);
+        state.backlog.count == 0 && self.in_flight(&state).all(is_answered)
     }
 
-    fn stands(&self, position: Position) -> bool {
-        let Some(entry) = self.queue.look(position) else { return true };
+    fn standing(&self, position: Position) -> Standing {
+        let Some(entry) = self.queue.look(position) else { return Standing::Answered };
         let last = results_of(&self.store, &entry.payload).last().copied();
-        last.and_then(|last| self.store.refer(last)).is_some_and(|result| result.is_ready())
+        match last.and_then(|last| self.store.refer(last)) {
+            Some(result) if result.is_ready() => Standing::Answered,
+            None if entry.word.state == store_shm::queue::State::Claimed => Standing::Unsure,
+            _ => Standing::Waiting,
+        }
     }
 
     /// Tells the raylet that nothing more comes. Only once everything is over: its place may be
