@@ -12,7 +12,7 @@
 use crate::refs::{self, ObjectRef};
 use crate::remote::engine::Call;
 use crate::remote::{FetchError, Raylet, SubmitError};
-use crate::stream::RefStream;
+use crate::stream::{RESULTS, RefStream};
 use crate::task::{Arguments, Incoming, Options, Parts, Results, TaskError, TaskFuture};
 use crate::value::{Form, SerdeValue};
 use linkme::distributed_slice;
@@ -182,7 +182,7 @@ impl RawActor {
 
     /// Calls a method whose result's items are objects of their own.
     pub fn call_stream<T>(&self, method: &'static Method, arguments: Arguments) -> Result<RefStream<T>, SubmitError> {
-        Ok(RefStream::new(&self.ray, self.submit(method, arguments, 1, true)?.one()))
+        Ok(RefStream::new(&self.ray, self.submit(method, arguments, RESULTS, true)?))
     }
 
     /// Calls a method whose result's parts are objects of their own.

@@ -121,19 +121,24 @@ impl Local {
         body: impl FnOnce(Incoming<'_>, &mut Sealed<'_>) -> Result<(), TaskError>,
     ) -> Result<ResultRefs, SubmitError> {
         // Read when it is over, so nothing waits for its reader.
-        let first = call.is_stream.then(|| self.store.promise_by_handle(None)).transpose()?;
-        let stream = first.as_ref().map(|first| Writer::new(&self.store, first.handle()).unbounded());
+        let promise = |_| self.store.promise_by_handle(None);
+        let cells =
+            if call.is_stream { (0..call.results).map(promise).collect::<Result<Vec<_>, _>>()? } else { Vec::new() };
+        let stream = match &cells[..] {
+            [end, first] => Some(Writer::new(&self.store, [end.handle(), first.handle()], 0).unbounded()),
+            _ => None,
+        };
         let mut sealed = Sealed { store: &self.store, objects: Vec::with_capacity(call.results), stream };
         let outcome = match self.failed_argument(&call.arguments) {
             Ok(None) => body(incoming(name, &call.arguments), &mut sealed),
             Ok(Some(error)) => Err(error.pass(name)),
             Err(error) => Err(TaskError::new(TaskErrorKind::Argument, name, &error)),
         };
-        if let (Some(first), Some(stream)) = (first, sealed.stream) {
+        if let Some(stream) = sealed.stream {
             if let Some((place, error)) = stream.end(name, outcome) {
                 seal_error(&self.store, &[place], &error);
             }
-            return Ok(ResultRefs::One(first));
+            return Ok(ResultRefs::Many(cells));
         }
         let objects = self.fill(name, sealed.objects, outcome, call.results)?;
         Ok(ResultRefs::Many(objects))

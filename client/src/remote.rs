@@ -16,6 +16,7 @@ pub use group::{PlacementGroup, Strategy};
 use crate::actor::{Actor, ActorHandle, RawActor};
 use crate::local::Local;
 use crate::refs::ObjectRef;
+use crate::stream::RESULTS;
 use crate::task::error::TaskError;
 use crate::task::options::Options;
 use crate::task::{Arguments, Frame};
@@ -219,7 +220,7 @@ impl Raylet {
         options: Option<&Options>,
     ) -> Result<crate::task::ResultRefs, SubmitError> {
         options.map_or(Ok(()), Options::check)?;
-        self.engine.submit(self, function, Call { arguments, options, results: 1, is_stream: true })
+        self.engine.submit(self, function, Call { arguments, options, results: RESULTS, is_stream: true })
     }
 }
 

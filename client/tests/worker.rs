@@ -4,6 +4,8 @@
 //! processes. Nothing sleeps; waiting has a bound that only a hang reaches.
 
 use arrow_array::{Int64Array, RecordBatch};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use raylet_client::exit_actor;
 use raylet_client::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -73,6 +75,16 @@ fn batches(count: i64) -> impl Iterator<Item = RecordBatch> {
 #[remote(stream)]
 fn tasks(ray: &Raylet, count: u64) -> impl Iterator<Item = ObjectRef<u64>> {
     (0..count).map(|x| double::remote(ray, x).unwrap())
+}
+
+/// Its first worker is killed before the sixth item.
+#[remote(stream)]
+fn dies_once(ray: &Raylet, counter: ActorHandle<Counter>, end: u64) -> impl Iterator<Item = u64> {
+    (0..end).inspect(move |x| {
+        if *x == 5 && ray.get(&counter.add(1).unwrap()).unwrap() == 1 {
+            kill(Pid::this(), Signal::SIGKILL).unwrap();
+        }
+    })
 }
 
 #[remote]
@@ -166,6 +178,26 @@ fn a_stream_runs_only_so_far_ahead_of_its_reader() {
             assert!(made <= read + 4 + 1, "{made} were made when {read} were read");
         }
         assert!(stream.next().is_none());
+    });
+}
+
+#[test]
+fn a_stream_goes_on_where_its_dead_worker_was_or_ends_with_the_reason() {
+    remotely(|ray| {
+        let counter = || Counter::options(Options::new().num_cpus(0)).remote(ray).unwrap();
+        let patient = dies_once::options(Options::new().max_retries(1));
+        assert_eq!(values(ray, patient.remote(ray, counter(), 10).unwrap()), (0..10).collect::<Vec<_>>());
+        // Nothing is read before the worker is dead: half of it waits, and is not made again.
+        let mut unread = patient.remote(ray, counter(), 40).unwrap();
+        let first = unread.next().unwrap();
+        let second = ray.get(&unread.nth(20).unwrap()).unwrap();
+        assert_eq!((ray.get(&first).unwrap(), second), (0, 21));
+        let impatient = dies_once::options(Options::new().max_retries(0));
+        let items: Vec<_> = impatient.remote(ray, counter(), 10).unwrap().collect();
+        let (error, good) = items.split_last().unwrap();
+        assert_eq!(ray.get_all(good).unwrap(), [0, 1, 2, 3, 4]);
+        let FetchError::Task(error) = ray.get(error).unwrap_err() else { panic!("an error of the task") };
+        assert_eq!(error.kind(), TaskErrorKind::WorkerCrashed, "{error}");
     });
 }
 

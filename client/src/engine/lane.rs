@@ -117,8 +117,9 @@ struct State {
     wish: Wish,
     /// A record may be queued that nobody was woken for.
     is_unrung: bool,
-    /// A record that is claimed and whose result is gone: over in a moment, or what nobody waits for.
-    unsure: Option<Position>,
+    /// Records that were claimed at the last look, and whose results are gone: over in a moment, or what
+    /// nobody waits for.
+    unsure: Vec<Position>,
     is_ended: bool,
 }
 
@@ -243,7 +244,7 @@ impl Lane {
             pace: Pace::new(),
             wish: Wish::default(),
             is_unrung: false,
-            unsure: None,
+            unsure: Vec::new(),
             is_ended: false,
         };
         let (store, state) = (store.clone(), Mutex::new(state));
@@ -371,8 +372,9 @@ impl Lane {
     }
 
     /// How many of few records in flight are over but for their word. Of one that nobody waits for that
-    /// cannot be known at once: it is taken to be, until somebody comes late and finds it again.
+    /// cannot be known at once: it is taken to be, unless it was found so before.
     fn answered_of_few(&self, state: &mut State) -> u64 {
+        let before = std::mem::take(&mut state.unsure);
         if state.submitter.in_flight() > IN_FLIGHT_FEW {
             return 0;
         }
@@ -380,15 +382,15 @@ impl Lane {
         for position in self.in_flight(state) {
             match self.standing(position) {
                 Standing::Answered => answered += 1,
-                Standing::Unsure if state.unsure != Some(position) => {
-                    answered += 1;
-                    state.unsure = Some(position);
-                    // For somebody to come late.
-                    state.is_unrung = true;
+                Standing::Unsure => {
+                    answered += u64::from(!before.contains(&position));
+                    state.unsure.push(position);
                 }
-                Standing::Unsure | Standing::Waiting => {}
+                Standing::Waiting => {}
             }
         }
+        // Somebody is to come late and look again.
+        state.is_unrung |= !state.unsure.is_empty();
         answered
     }
 

@@ -17,7 +17,7 @@ pub(crate) struct Head {
     pub(crate) key: u64,
     pub(crate) kind: Kind,
     pub(crate) retries_errors: bool,
-    /// The one result is the first cell of a stream.
+    /// The two results are the end and the first cell of a stream.
     pub(crate) is_stream: bool,
     /// Attempts after the first; -1 without end.
     pub(crate) retries: i16,

@@ -426,3 +426,27 @@ fn many_wait_at_once_for_results_of_each_other() {
         });
     });
 }
+
+/// Claims the next record and does not finish it; the raylet gives out one worker.
+fn claim_one(bench: &Bench) -> store_shm::queue::Claimed {
+    bench.queue.set_service(Service::Claimers(1));
+    loop {
+        if let Some(claimed) = bench.claimer.lock().unwrap().claim().unwrap() {
+            return claimed;
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_is_about_to_finish_is_no_reason_for_another_and_one_that_goes_on_is() {
+    let bench = bench(Transport::Direct);
+    drop(bench.submit(1, &[], None));
+    assert_eq!(bench.wish(), 1);
+    // Nobody refers to its result: whether it is as good as over shows only later.
+    let claimed = claim_one(&bench);
+    drop(bench.submit(2, &[], None));
+    // Nobody submits or waits any more: the pump sees that it was not.
+    assert_eq!(bench.wish(), 2);
+    bench.claimer.lock().unwrap().finish(claimed).unwrap();
+    assert_eq!(bench.run_one(), Some(2));
+}

@@ -28,7 +28,7 @@ pub(crate) struct Call<'a> {
     pub(crate) options: Option<&'a Options>,
     /// How many objects the call makes.
     pub(crate) results: usize,
-    /// Its one result is the first cell of a stream.
+    /// Its two results are the end and the first cell of a stream.
     pub(crate) is_stream: bool,
 }
 

@@ -91,9 +91,9 @@ pub(super) enum Outlet<'a> {
 
 impl<'a> Outlet<'a> {
     #[inline]
-    pub(super) fn new(store: &'a Store, call: &'a Unpacked) -> Outlet<'a> {
+    pub(super) fn new(store: &'a Store, call: &'a Unpacked, attempt: u32) -> Outlet<'a> {
         match call.results.as_slice() {
-            [first, ..] if call.record.is_stream => Outlet::Stream(Writer::new(store, *first)),
+            [end, first] if call.record.is_stream => Outlet::Stream(Writer::new(store, [*end, *first], attempt)),
             promises => Outlet::Objects(InPlace::new(store, promises)),
         }
     }

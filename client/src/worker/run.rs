@@ -90,7 +90,7 @@ pub(super) fn attempts(
     mut attempt: u32,
     mut body: impl FnMut(Incoming<'_>, &mut dyn Results) -> Result<(), TaskError>,
 ) {
-    let mut results = Outlet::new(store, call);
+    let mut results = Outlet::new(store, call, attempt);
     loop {
         let span = Span::begin(call.record.key);
         let outcome = failed_argument(store, name, call).and_then(|()| body(incoming(name, call), &mut results));
@@ -189,9 +189,11 @@ fn refuse(store: &Store, words: &[u64; RECORD_WORDS], error: &UnpackCallError) {
 
 /// Whether every result stands: an earlier attempt came so far, or somebody cancelled it.
 pub(super) fn is_done(store: &Store, call: &Unpacked) -> bool {
-    let results = call.results.as_slice();
+    // Of a stream, its end: cells come and go.
+    let deciding = if call.record.is_stream { 1 } else { usize::MAX };
+    let mut results = call.results.as_slice().iter().take(deciding).peekable();
     let is_done = |promise: &Handle| store.refer(*promise).is_some_and(|object| object.is_ready());
-    !call.record.is_stream && !results.is_empty() && results.iter().all(is_done)
+    results.peek().is_some() && results.all(is_done)
 }
 
 /// No such thing in this executable.

@@ -81,7 +81,7 @@ pub struct Record {
     pub kind: Kind,
     /// Errors of the application are tried again, too.
     pub retries_errors: bool,
-    /// Its result is the first cell of a stream.
+    /// Its two results are the end and the first cell of a stream.
     pub is_stream: bool,
     /// How many results it makes; where more than one, a spec names the others.
     pub results: u16,

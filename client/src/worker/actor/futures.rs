@@ -131,7 +131,7 @@ enum Held {
 async fn run(stage: Rc<Stage>, method: &'static Method, call: Call, mut held: Held, _room: OwnedSemaphorePermit) {
     let (store, name) = (stage.seat.ray.store(), method.name);
     let mut attempt = call.attempt();
-    let mut results = Outlet::new(store, &call.call);
+    let mut results = Outlet::new(store, &call.call, attempt);
     loop {
         let span = Span::begin(method.key);
         let outcome = match failed_argument(store, name, &call.call) {
