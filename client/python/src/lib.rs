@@ -1,0 +1,13 @@
+//! The extension module `raylet._native`: the Rust client as Python calls it.
+//!
+//! The one thing to know: what happens for each put, get, call and task happens here, without a line of
+//! Python; what happens once (options, definitions, errors as exceptions) is the package's. This crate
+//! must not know what Ray is: names and texts that programs match on are in the package.
+
+use pyo3::prelude::*;
+
+/// The module.
+#[pymodule]
+fn _native(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+    Ok(())
+}
