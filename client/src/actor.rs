@@ -88,9 +88,14 @@ pub enum MethodBody {
 impl Class {
     /// What the anchor of such an actor holds: which class, and how often a call is tried again.
     pub(crate) fn anchor(&self, task_retries: i32) -> Form<'static> {
-        let bytes = rmp_serde::to_vec(&(self.key, self.name, task_retries)).expect("text and numbers always encode");
-        Form::Bytes { encoding: Encoding::MessagePack, bytes: Cow::Owned(bytes), references: Vec::new() }
+        anchor(self.key, self.name, task_retries, Vec::new())
     }
+}
+
+/// What an anchor holds.
+pub(crate) fn anchor(key: u64, class: &str, task_retries: i32, references: Vec<RawRef>) -> Form<'static> {
+    let bytes = rmp_serde::to_vec(&(key, class, task_retries)).expect("text and numbers always encode");
+    Form::Bytes { encoding: Encoding::MessagePack, bytes: Cow::Owned(bytes), references }
 }
 
 /// The class of this key; `None` when this executable has none. A worker that becomes an actor asks.
@@ -328,7 +333,7 @@ pub fn exit_actor() -> bool {
     let Some(anchor) = frame.actors.last() else { return false };
     if !crate::worker::actor::exit() {
         // Local mode: what is killed in the middle of a call ends after it.
-        frame.ray.store().refer(*anchor).iter().for_each(|anchor| frame.ray.engine().kill(anchor));
+        frame.ray.store().refer(*anchor).iter().for_each(|anchor| frame.ray.engine().kill(anchor, true));
     }
     true
 }

@@ -48,6 +48,7 @@ mod error;
 pub mod role;
 
 pub mod actor;
+pub mod binding;
 mod local;
 pub mod prelude;
 pub mod refs;

@@ -72,7 +72,7 @@ impl LocalActor {
 struct Sealed<'a> {
     store: &'a Store,
     objects: Vec<RawRef>,
-    stream: Option<Writer<'a>>,
+    stream: Option<Writer>,
 }
 
 impl Results for Sealed<'_> {
@@ -279,7 +279,7 @@ impl Engine for Local {
         let options = call.options.cloned().unwrap_or_default().or((class.options)());
         let retries = options.max_task_retries.unwrap_or(0);
         let Options { name, .. } = options;
-        let taken = name.as_ref().filter(|name| self.find_actor(name).is_some());
+        let taken = name.as_ref().filter(|name| self.find_actor(name, None).is_some());
         if let Some(name) = taken {
             return Err(SubmitError::NameTaken { name: name.clone() });
         }
@@ -310,7 +310,7 @@ impl Engine for Local {
         })
     }
 
-    fn find_actor(&self, name: &str) -> Option<RawRef> {
+    fn find_actor(&self, name: &str, _namespace: Option<&str>) -> Option<RawRef> {
         let actors = lock(&self.actors);
         let named = |actor: &LocalActor| actor.name.as_deref() == Some(name) && actor.died.get().is_none();
         let (handle, _) = actors.iter().find(|(_, actor)| named(actor))?;
@@ -342,7 +342,7 @@ impl Engine for Local {
         // What could be cancelled is done.
     }
 
-    fn kill(&self, anchor: &RawRef) {
+    fn kill(&self, anchor: &RawRef, _no_restart: bool) {
         if let Some(actor) = self.actor(anchor) {
             actor.die(died_of(actor.class, &"it was killed by `Raylet::kill`"));
         }

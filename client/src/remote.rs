@@ -189,12 +189,12 @@ impl Raylet {
 
     /// Ends an actor now; calls that wait for it fail. It is not restarted.
     pub fn kill<A: Actor>(&self, actor: &ActorHandle<A>) {
-        self.engine.kill(actor.raw().anchor());
+        self.engine.kill(actor.raw().anchor(), true);
     }
 
     /// The living actor of this name; `None` when there is none.
     pub fn actor<A: Actor>(&self, name: &str) -> Result<Option<ActorHandle<A>>, crate::actor::ActorError> {
-        let Some(anchor) = self.engine.find_actor(name) else { return Ok(None) };
+        let Some(anchor) = self.engine.find_actor(name, None) else { return Ok(None) };
         let raw = RawActor::new(self, anchor);
         raw.check::<A>()?;
         Ok(Some(ActorHandle::new(raw)))

@@ -16,11 +16,12 @@ pub use raylet::pool::child::{ChildError, RayletChild};
 pub use raylet_api::zygote::WorkerSpec;
 pub use worker::{Worker, WorkerMain, set_worker_main};
 
-use raylet_api::zygote::{ROLE_RAYLET, ROLE_VARIABLE, ROLE_ZYGOTE};
+use raylet_api::zygote::{LATER_VARIABLE, ROLE_RAYLET, ROLE_VARIABLE, ROLE_ZYGOTE};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use store_shm::process::{Fresh, PANICKED};
+use store_shm::process::{Fresh, PANICKED, call_fresh};
 
 /// What a role exits with that was started by something else than a raylet.
 pub(crate) const EXIT_MISUSED: i32 = 64;
@@ -41,8 +42,17 @@ pub fn is_available() -> bool {
 /// This process joins it by [`ConnectOptions::at`](crate::ConnectOptions::at) its session's directory.
 #[cfg(feature = "embedded")]
 pub fn start_raylet(config: &raylet::Config) -> Result<RayletChild, StartRayletError> {
+    start_raylet_by(&raylet::pool::Program::own(), config)
+}
+
+/// The same, by another executable that knows the role.
+#[cfg(feature = "embedded")]
+pub(crate) fn start_raylet_by(
+    program: &raylet::pool::Program,
+    config: &raylet::Config,
+) -> Result<RayletChild, StartRayletError> {
     match is_available() {
-        true => Ok(RayletChild::start(config)?),
+        true => Ok(RayletChild::start(program, config)?),
         false => Err(StartRayletError::NoConstructor { pid: std::process::id() }),
     }
 }
@@ -63,9 +73,45 @@ pub enum StartRayletError {
     Child(#[from] ChildError),
 }
 
-/// Takes the role that the variable names; returns where there is none.
+/// What an interpreter does around a fork of its process, and as a worker.
+#[derive(Clone, Copy, Debug)]
+pub struct ForkHooks {
+    /// Before the fork.
+    pub before: fn(),
+    /// After it, in the zygote.
+    pub after_in_parent: fn(),
+    /// After it, in the worker.
+    pub after_in_child: fn(),
+    /// The life of a worker; its result is the exit code. It is to call [`work`](crate::binding::work).
+    pub work: fn(&WorkerSpec) -> i32,
+}
+
+static FORK_HOOKS: OnceLock<ForkHooks> = OnceLock::new();
+
+/// The hooks of an interpreter, where this process is one.
+pub(crate) fn fork_hooks() -> Option<&'static ForkHooks> {
+    FORK_HOOKS.get()
+}
+
+/// Takes the role of this process, which did not take it before its `main`; returns where there is none.
+///
+/// For an interpreter's first line: nobody else may own a descriptor, or have a thread.
+pub fn take_role(hooks: ForkHooks) {
+    let _ = FORK_HOOKS.set(hooks);
+    call_fresh(take);
+}
+
+/// Whoever takes the role later says so.
 fn choose(fresh: Fresh) {
     HAS_RUN.store(true, Ordering::Relaxed);
+    if std::env::var_os(LATER_VARIABLE).is_none() {
+        take(fresh);
+    }
+}
+
+/// Takes the role that the variable names; returns where there is none.
+fn take(fresh: Fresh) {
+    fresh.take_variable(LATER_VARIABLE);
     let Some(role) = fresh.take_variable(ROLE_VARIABLE) else { return };
     let run: fn(OwnedFd) -> i32 = match role.to_str() {
         Some(ROLE_ZYGOTE) => zygote::run,

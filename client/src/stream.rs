@@ -170,8 +170,8 @@ fn unstored(name: &str, error: &dyn fmt::Display) -> TaskError {
 }
 
 /// Who makes the cells of one call.
-pub(crate) struct Writer<'a> {
-    store: &'a Store,
+pub(crate) struct Writer {
+    store: Store,
     /// In whose name the promises of cells are.
     task: Option<TaskId>,
     end: Handle,
@@ -199,12 +199,12 @@ enum Earlier {
     Over,
 }
 
-impl<'a> Writer<'a> {
+impl Writer {
     /// Of a call with these results; `attempt` counts the attempts before this one.
-    pub(crate) fn new(store: &'a Store, [end, first]: [Handle; RESULTS], attempt: u32) -> Writer<'a> {
+    pub(crate) fn new(store: &Store, [end, first]: [Handle; RESULTS], attempt: u32) -> Writer {
         let is_successor = attempt > 0;
         Writer {
-            store,
+            store: store.clone(),
             task: store.refer(end).map(|object| TaskId::from_bytes(object.id().task())),
             end,
             first,
@@ -218,13 +218,13 @@ impl<'a> Writer<'a> {
     }
 
     /// Runs ahead as far as it likes: its reader comes after it.
-    pub(crate) fn unbounded(mut self) -> Writer<'a> {
+    pub(crate) fn unbounded(mut self) -> Writer {
         self.is_bounded = false;
         self
     }
 
-    pub(crate) fn store(&self) -> &'a Store {
-        self.store
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
 
     /// The call is tried again: its first items are there.
@@ -317,7 +317,7 @@ fn lost(name: &str, count: u64) -> TaskError {
     TaskError::new(TaskErrorKind::WorkerCrashed, name, &message)
 }
 
-impl Results for Writer<'_> {
+impl Results for Writer {
     fn seal(&mut self, form: &Form<'_>) -> Result<(), Box<CreateError>> {
         self.push(form, 0).map(drop)
     }
@@ -344,7 +344,7 @@ impl Results for Writer<'_> {
                 return Ok(true);
             }
         };
-        let (item, next) = (form.put(self.store)?, self.promise()?);
+        let (item, next) = (form.put(&self.store)?, self.promise()?);
         let cell: Written = (name(item.handle()), name(next.handle()));
         let bytes = rmp_serde::to_vec(&cell).expect("numbers always encode");
         self.place = Some(next.handle());
@@ -374,7 +374,7 @@ mod tests {
     }
 
     impl Ground {
-        fn writer(&self, attempt: u32) -> Writer<'_> {
+        fn writer(&self, attempt: u32) -> Writer {
             Writer::new(self.ray.store(), [self.results[0].handle(), self.results[1].handle()], attempt)
         }
 
@@ -390,7 +390,7 @@ mod tests {
         }
     }
 
-    fn push(writer: &mut Writer<'_>, mut items: std::ops::Range<u64>) -> bool {
+    fn push(writer: &mut Writer, mut items: std::ops::Range<u64>) -> bool {
         items.all(|item| writer.push(&item.form().unwrap(), AHEAD).unwrap())
     }
 

@@ -251,6 +251,11 @@ pub(crate) fn frame() -> Option<Frame> {
     FRAME.with_borrow(Clone::clone)
 }
 
+/// Calls `with` with the frame of the task that this thread runs.
+pub(crate) fn with_frame<R>(with: impl FnOnce(Option<&Frame>) -> R) -> R {
+    FRAME.with_borrow(|frame| with(frame.as_ref()))
+}
+
 /// Calls `with` with the scope of the task that this thread runs, if it runs one.
 pub(crate) fn with_scope<R>(with: impl FnOnce(Option<&Scope>) -> R) -> R {
     FRAME.with_borrow(|frame| with(frame.as_ref().and_then(|frame| frame.task.as_deref())))

@@ -67,6 +67,12 @@ pub enum ValueError {
     Get(#[from] Box<GetError>),
 }
 
+/// Writes a value into its place.
+pub trait Writing: std::fmt::Debug {
+    /// Writes all of it, as many bytes as were said.
+    fn write(&self, place: &mut [u8]);
+}
+
 /// What a value is made of, before it has a place.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -79,6 +85,17 @@ pub enum Form<'a> {
         bytes: Cow<'a, [u8]>,
         /// What the container is to list.
         references: Vec<RawRef>,
+    },
+    /// Bytes that are written straight into their place, and the objects that they name.
+    Written {
+        /// How they are to be read.
+        encoding: Encoding,
+        /// How many.
+        len: u64,
+        /// What the container is to list.
+        references: &'a [RawRef],
+        /// Writes all of them.
+        write: &'a dyn Writing,
     },
     /// Record batches of one schema; written straight into their place.
     Table {
@@ -101,6 +118,11 @@ impl Form<'_> {
         match self {
             Form::Bytes { encoding, bytes, references } => {
                 store.put_with(bytes, &CreateOptions { encoding: *encoding, references, ..options })
+            }
+            Form::Written { encoding, len, references, write } => {
+                let mut writer = store.create(*len, &CreateOptions { encoding: *encoding, references, ..options })?;
+                write.write(&mut writer);
+                Ok(writer.seal())
             }
             Form::Table { schema, batches } => store.put_table(schema, batches, &options),
         }

@@ -15,11 +15,12 @@ use super::slots::SlotMap;
 use super::spec::{Head, handle, object_key, pack};
 use super::submit::with_handles;
 use super::{ANSWER_TIME, Shared, lock};
-use crate::actor::{Class, Method};
+use crate::actor::{self, Class};
+use crate::binding::ActorWish;
 use crate::remote::engine::{Call, GroupCall};
 use crate::remote::group::demand;
 use crate::remote::{GroupError, SubmitError};
-use crate::task::{Options, ResultRefs};
+use crate::task::{Arguments, Options, ResultRefs};
 use raylet_api::message::Message;
 use raylet_api::record::{Kind, ObjectKey};
 use raylet_api::work::{
@@ -121,28 +122,39 @@ impl Link {
 
 impl Shared {
     pub(super) fn create_actor(self: &Arc<Self>, class: &'static Class, call: Call<'_>) -> Result<RawRef, SubmitError> {
-        self.check()?;
         let options = Options::merged(call.options, (class.options)());
+        let wish = ActorWish { key: class.key, class: class.name.to_owned(), options, ..ActorWish::default() };
+        self.create_foreign(&wish, call.arguments)
+    }
+
+    pub(super) fn create_foreign(
+        self: &Arc<Self>,
+        wish: &ActorWish,
+        arguments: Arguments,
+    ) -> Result<RawRef, SubmitError> {
+        self.check()?;
+        let (actor_wish, options) = (wish, &wish.options);
+        let placing = wish.placing.as_ref().unwrap_or(options);
         let (parent, number) = self.next_call();
         let actor = ActorId::of(parent.job(), &parent, number);
-        let anchor = self.put_anchor(actor, class, &options)?;
+        let anchor = self.put_anchor(actor, wish)?;
         let head =
-            Head { key: class.key, kind: Kind::Create, retries_errors: false, is_stream: false, retries: 0, number };
+            Head { key: wish.key, kind: Kind::Create, retries_errors: false, is_stream: false, retries: 0, number };
         // Held until the raylet has answered, as it then holds what it needs.
-        let packed = pack(&self.store, head, &call.arguments, &[])?;
+        let packed = pack(&self.store, head, &arguments, &[])?;
         let mut waits_for: Vec<ObjectKey> =
-            call.arguments.awaited.iter().map(|object| object_key(object.handle())).collect();
+            arguments.awaited.iter().map(|object| object_key(object.handle())).collect();
         waits_for.sort_unstable();
         waits_for.dedup();
         let wish = |request| CreateActor {
             request,
             anchor: object_key(anchor.handle()),
-            class: ClassWish { demand: demand_or_cpu(&options), placement: options.placement, ..ClassWish::default() },
-            running: demand(&options),
+            class: ClassWish { demand: demand_or_cpu(placing), placement: options.placement, ..ClassWish::default() },
+            running: demand(options),
             restarts_max: options.max_restarts.unwrap_or(0),
             concurrency_max: options.max_concurrency.unwrap_or(0),
             name: options.name.clone(),
-            namespace: self.namespace(parent.job()),
+            namespace: actor_wish.namespace.clone().unwrap_or_else(|| self.namespace(parent.job())),
             get_if_exists: options.get_if_exists.unwrap_or(false),
             is_detached: options.is_detached.unwrap_or(false),
             waits_for,
@@ -167,10 +179,11 @@ impl Shared {
         }
     }
 
-    fn put_anchor(&self, actor: ActorId, class: &Class, options: &Options) -> Result<RawRef, Box<CreateError>> {
+    fn put_anchor(&self, actor: ActorId, wish: &ActorWish) -> Result<RawRef, Box<CreateError>> {
         let id = ObjectId::of(&TaskId::actor_creation(actor), 1);
         let id = Some(store::ObjectId::new(*id.as_bytes()));
-        class.anchor(options.max_task_retries.unwrap_or(0)).put_as(&self.store, id)
+        let retries = wish.options.max_task_retries.unwrap_or(0);
+        actor::anchor(wish.key, &wish.class, retries, wish.about.iter().cloned().collect()).put_as(&self.store, id)
     }
 
     /// In which a name means an actor.
@@ -181,7 +194,7 @@ impl Shared {
     pub(super) fn call_actor(
         self: &Arc<Self>,
         anchor: &RawRef,
-        method: &'static Method,
+        key: u64,
         call: Call<'_>,
     ) -> Result<ResultRefs, SubmitError> {
         self.check()?;
@@ -193,8 +206,7 @@ impl Shared {
         let options = call.options;
         let retries = options.and_then(|options| options.max_task_retries).map_or(about.retries, retries);
         let retries_errors = options.and_then(|options| options.retry_exceptions).unwrap_or(false);
-        let head =
-            Head { key: method.key, kind: Kind::Call, retries_errors, is_stream: call.is_stream, retries, number };
+        let head = Head { key, kind: Kind::Call, retries_errors, is_stream: call.is_stream, retries, number };
         let packed = with_handles(&results, |handles| pack(&self.store, head, &call.arguments, handles))?;
         let call = lane::Call { words: packed.words, spec: packed.spec };
         match self.actor_lane(&link)? {
@@ -249,22 +261,22 @@ impl Shared {
         }
     }
 
-    pub(super) fn find_actor(&self, name: &str) -> Option<RawRef> {
+    pub(super) fn find_actor(&self, name: &str, namespace: Option<&str>) -> Option<RawRef> {
         self.check().ok()?;
-        let job = self.current_job();
-        let question = |request| FindActor { request, name: name.to_owned(), namespace: self.namespace(job) };
+        let namespace = namespace.map_or_else(|| self.namespace(self.current_job()), str::to_owned);
+        let question = |request| FindActor { request, name: name.to_owned(), namespace };
         match self.line.ask(question, ANSWER_TIME).ok()? {
             Message::ActorFound(ActorFound { anchor: Some(anchor), .. }) => self.store.refer(handle(anchor)),
             _ => None,
         }
     }
 
-    pub(super) fn kill(&self, anchor: &RawRef) {
+    pub(super) fn kill(&self, anchor: &RawRef, no_restart: bool) {
         if self.check().is_err() {
             return;
         }
         let key = object_key(anchor.handle());
-        let _ = self.line.send(KillActor { anchor: key, no_restart: true });
+        let _ = self.line.send(KillActor { anchor: key, no_restart });
         // Answered behind it: a call after this one finds the actor dead.
         let _ = self.line.ask(|request| AskActor { request, anchor: key }, ANSWER_TIME);
     }

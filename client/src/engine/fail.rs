@@ -34,7 +34,8 @@ pub(super) fn name_of(words: &Payload) -> &'static str {
     let Ok(record) = Record::unpack(words) else { return "a task" };
     let method = || CLASSES.iter().flat_map(|class| class.methods).find(|method| method.key == record.key);
     let function = crate::task::function(record.key).map(|function| function.name);
-    function.or_else(|| method().map(|method| method.name)).unwrap_or("a task")
+    let rust = function.or_else(|| method().map(|method| method.name));
+    rust.or_else(|| crate::binding::name_of(record.key)).unwrap_or("a task")
 }
 
 impl Shared {

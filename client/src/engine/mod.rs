@@ -23,7 +23,7 @@ mod fail;
 mod frontier;
 mod lane;
 pub(crate) mod line;
-mod plan;
+pub(crate) mod plan;
 mod print;
 mod pump;
 mod routed;
@@ -41,17 +41,19 @@ mod tests;
 pub(crate) use start::join_as_worker;
 
 use crate::actor::{Class, Method};
+use crate::binding::{ActorWish, Callable, MethodWish};
 use crate::remote::engine::{Call, Engine, GroupCall};
 use crate::remote::{GroupError, Raylet, SubmitError};
-use crate::task::{Function, ResultRefs, Transport};
+use crate::task::{Arguments, Function, ResultRefs, Transport, with_scope};
 use actors::Actors;
 use frontier::Frontier;
 use lane::Lane;
 use line::Line;
 use plan::Plans;
 use pump::Pump;
-use raylet_api::JobId;
-use raylet_api::work::ClassWish;
+use raylet_api::message::Message;
+use raylet_api::work::{ClassWish, NameFunctions};
+use raylet_api::{JobId, TaskId};
 use routed::Routed;
 use scope::Scope;
 use segment::Segment;
@@ -177,11 +179,11 @@ impl Engine for Remote {
         method: &'static Method,
         call: Call<'_>,
     ) -> Result<ResultRefs, SubmitError> {
-        self.shared.call_actor(anchor, method, call)
+        self.shared.call_actor(anchor, method.key, call)
     }
 
-    fn find_actor(&self, name: &str) -> Option<RawRef> {
-        self.shared.find_actor(name)
+    fn find_actor(&self, name: &str, namespace: Option<&str>) -> Option<RawRef> {
+        self.shared.find_actor(name, namespace)
     }
 
     fn retained_actor(&self, anchor: &RawRef) {
@@ -208,8 +210,8 @@ impl Engine for Remote {
         self.shared.cancel(object, force);
     }
 
-    fn kill(&self, anchor: &RawRef) {
-        self.shared.kill(anchor);
+    fn kill(&self, anchor: &RawRef, no_restart: bool) {
+        self.shared.kill(anchor, no_restart);
     }
 
     fn create_group(&self, group: GroupCall) -> Result<RawRef, GroupError> {
@@ -218,5 +220,52 @@ impl Engine for Remote {
 
     fn remove_group(&self, group: &RawRef) -> Result<(), GroupError> {
         self.shared.remove_group(group)
+    }
+
+    #[inline]
+    fn submit_foreign(
+        &self,
+        callable: &Callable,
+        arguments: Arguments,
+        results: usize,
+        is_stream: bool,
+    ) -> Result<ResultRefs, SubmitError> {
+        let call = Call { arguments, options: None, results, is_stream };
+        self.shared.submit_planned(&callable.plan, callable.key, call)
+    }
+
+    fn create_foreign(&self, wish: &ActorWish, arguments: Arguments) -> Result<RawRef, SubmitError> {
+        self.shared.create_foreign(wish, arguments)
+    }
+
+    #[inline]
+    fn call_foreign(
+        &self,
+        anchor: &RawRef,
+        method: &MethodWish,
+        arguments: Arguments,
+        results: usize,
+        is_stream: bool,
+    ) -> Result<ResultRefs, SubmitError> {
+        let call = Call { arguments, options: method.options.as_ref(), results, is_stream };
+        self.shared.call_actor(anchor, method.key, call)
+    }
+
+    fn name_functions(&self, names: &[(u64, String)]) {
+        // A raylet that is gone lists nothing.
+        let _ = self.shared.line.send(NameFunctions { names: names.to_vec() });
+    }
+
+    fn ask(&self, question: Box<dyn FnOnce(u64) -> Message + '_>, timeout: Duration) -> Result<Message, SubmitError> {
+        self.shared.check()?;
+        Ok(self.shared.line.ask(question, timeout)?)
+    }
+
+    fn current_task(&self) -> Option<TaskId> {
+        with_scope(|scope| scope.unwrap_or(&self.shared.scope).id(&self.shared.store))
+    }
+
+    fn job(&self) -> JobId {
+        self.shared.current_job()
     }
 }

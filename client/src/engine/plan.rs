@@ -27,11 +27,15 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn of(function: &Function, options: Option<&Options>) -> Plan {
-        let options = Options::merged(options, (function.options)());
+        Plan::with(function.key, Options::merged(options, (function.options)()))
+    }
+
+    /// Of a function of this key, with these options.
+    pub(crate) fn with(key: u64, options: Options) -> Plan {
         let calls_max = options.max_calls.unwrap_or(0);
         Plan {
             class: ClassWish {
-                group: if calls_max > 0 { function.key } else { 0 },
+                group: if calls_max > 0 { key } else { 0 },
                 demand: demand_or_cpu(&options),
                 calls_max,
                 placement: options.placement,

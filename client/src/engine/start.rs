@@ -15,6 +15,7 @@ use super::scope::Scope;
 use super::segment::Segment;
 use super::wait::Spin;
 use super::{Remote, Shared, print};
+use crate::binding::Program;
 use crate::connection::{self, Comer, ConnectOptions, Joined, LineParts};
 use crate::error::ConnectError;
 use crate::remote::{Config, InitError, Raylet};
@@ -110,15 +111,28 @@ fn start(_config: &Config, _transport: Transport) -> Result<Raylet, InitError> {
 /// Starts a raylet for this process alone.
 #[cfg(feature = "embedded")]
 fn start(config: &Config, transport: Transport) -> Result<Raylet, InitError> {
-    let child = crate::role::start_raylet(&raylet_config(config)?)?;
+    let program = config.raylet_program.clone().map_or_else(raylet::pool::Program::own, raylet_program);
+    let child = crate::role::start_raylet_by(&program, &raylet_config(config)?)?;
     let directory = child.session_directory().to_owned();
     let shared = join(&directory, config, transport, false)?;
     Ok(Raylet::over(Arc::new(Remote { shared, _child: Some(child) })))
 }
 
 #[cfg(feature = "embedded")]
+fn raylet_program(program: Program) -> raylet::pool::Program {
+    let mut started = raylet::pool::Program::own();
+    if let Some(executable) = program.executable {
+        started.executable = executable.into();
+    }
+    started.arguments = program.arguments.into_iter().map(Into::into).collect();
+    started.environment = program.environment.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+    started.directory = program.directory.map(Into::into);
+    started
+}
+
+#[cfg(feature = "embedded")]
 fn raylet_config(config: &Config) -> Result<raylet::Config, InitError> {
-    let mut started = raylet::Config { is_driver: false, ..raylet::Config::embedded() };
+    let mut started = raylet::Config { is_driver: false, timeline: config.timeline, ..raylet::Config::embedded() };
     if config.capacity_bytes > 0 {
         started.capacity_bytes = config.capacity_bytes;
     }
@@ -279,7 +293,13 @@ fn nobodys_task(job: JobId) -> TaskId {
 /// child, in this environment, too.
 fn program(config: &Config, is_shared: bool) -> ProgramWish {
     let directory = env::current_dir().ok().and_then(|directory| directory.to_str().map(str::to_owned));
-    let mut wish = ProgramWish { directory, ..ProgramWish::default() };
+    let program = config.worker_program.clone().unwrap_or_default();
+    let mut wish = ProgramWish {
+        executable: program.executable,
+        arguments: program.arguments,
+        directory: program.directory.or(directory),
+        ..ProgramWish::default()
+    };
     let told = [
         config.transport.map(|transport| {
             let is_direct = transport == Transport::Direct;
@@ -287,7 +307,7 @@ fn program(config: &Config, is_shared: bool) -> ProgramWish {
         }),
         config.namespace.clone().map(|namespace| (NAMESPACE_VARIABLE.to_owned(), namespace)),
     ];
-    let mut told = told.into_iter().flatten().peekable();
+    let mut told = told.into_iter().flatten().chain(program.environment).peekable();
     if is_shared || told.peek().is_some() {
         let variables =
             env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));

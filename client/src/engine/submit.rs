@@ -28,22 +28,22 @@ impl Shared {
         call: Call<'_>,
     ) -> Result<ResultRefs, SubmitError> {
         match (call.options, self.plans.of(function)) {
-            (None, Some(plan)) => self.submit_planned(plan, function, call),
-            (options, _) => self.submit_planned(&Plan::of(function, options), function, call),
+            (None, Some(plan)) => self.submit_planned(plan, function.key, call),
+            (options, _) => self.submit_planned(&Plan::of(function, options), function.key, call),
         }
     }
 
-    fn submit_planned(
+    pub(super) fn submit_planned(
         self: &Arc<Self>,
         plan: &Plan,
-        function: &'static Function,
+        key: u64,
         call: Call<'_>,
     ) -> Result<ResultRefs, SubmitError> {
         self.check()?;
         let (parent, number) = self.next_call();
         let results = self.promise(&TaskId::normal(parent.job(), &parent, number), call.results)?;
         let head = Head {
-            key: function.key,
+            key,
             kind: Kind::Task,
             retries_errors: plan.retries_errors,
             is_stream: call.is_stream,

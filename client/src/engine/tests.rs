@@ -231,7 +231,7 @@ fn workers_are_wished_for_as_calls_grow_and_not_again() {
     assert_eq!(wishes, [1, 2, 4, 8, 16, 32]);
     bench.queue.set_service(Service::Claimers(64));
     // An answer behind what was said before.
-    assert!(bench.engine().find_actor("nobody").is_none());
+    assert!(bench.engine().find_actor("nobody", None).is_none());
     bench.heard(|message| matches!(message, Message::FindActor(_)).then_some(()));
     let more = bench.submit(40, &[], None);
     assert_eq!(bench.run_until(|| bench.get(&more)), 40);
@@ -356,7 +356,7 @@ fn a_queue_that_has_ended_gives_everything_back_with_the_reason() {
     let ended = frame::encode(&QueueEnded { queue: 3, error }.into()).unwrap();
     (&bench.raylet).write_all(&ended).unwrap();
     // An answer behind it: the message has been heard.
-    assert!(bench.engine().find_actor("nobody").is_none());
+    assert!(bench.engine().find_actor("nobody", None).is_none());
     bench.queue.set_service(Service::Ended);
     let late = bench.submit(99, &[], None);
     for result in queued.iter().chain([&late]) {
@@ -402,7 +402,7 @@ fn once_the_raylet_is_gone_calls_fail_and_nothing_hangs() {
     let refused = bench.engine().submit(&bench.ray, &FUNCTION, call).map(ResultRefs::one);
     assert!(matches!(refused, Err(SubmitError::RayletGone)), "{refused:?}");
     assert!(bench.engine().get(&there, None).is_ok(), "what is held stays readable");
-    assert!(bench.engine().find_actor("anybody").is_none());
+    assert!(bench.engine().find_actor("anybody", None).is_none());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! the user's default session names, else starts one that ends with the program. What only a raylet
 //! that is started can be told is ignored where one is joined. This file must not start anything.
 
+use crate::binding::Program;
 use crate::task::Transport;
 use std::path::PathBuf;
 
@@ -54,6 +55,12 @@ pub struct Config {
     pub resources: Vec<(String, f64)>,
     /// Workers at once, whatever they do.
     pub workers_max: Option<u32>,
+    /// Whether it records what ran when.
+    pub timeline: bool,
+    /// What it is started from; `None`: this executable.
+    pub raylet_program: Option<Program>,
+    /// What workers are started from, also where a raylet is joined; `None`: this executable.
+    pub worker_program: Option<Program>,
 }
 
 impl Default for Config {
@@ -71,6 +78,9 @@ impl Default for Config {
             memory_bytes: None,
             resources: Vec::new(),
             workers_max: None,
+            timeline: false,
+            raylet_program: None,
+            worker_program: None,
         }
     }
 }

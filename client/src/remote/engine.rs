@@ -14,8 +14,11 @@
 
 use super::{GroupError, Raylet, Strategy, SubmitError};
 use crate::actor::{Class, Method};
+use crate::binding::{ActorWish, Callable, MethodWish};
 use crate::task::{Arguments, Function, Options, ResultRefs};
+use raylet_api::message::Message;
 use raylet_api::work::Demand;
+use raylet_api::{JobId, TaskId};
 use std::task::Waker;
 use std::time::Duration;
 use store::{GetError, Object, ObjectRef as RawRef, Store};
@@ -63,8 +66,8 @@ pub(crate) trait Engine: Send + Sync + 'static {
         call: Call<'_>,
     ) -> Result<ResultRefs, SubmitError>;
 
-    /// The anchor of the living actor of this name.
-    fn find_actor(&self, name: &str) -> Option<RawRef>;
+    /// The anchor of the living actor of this name, in a namespace or the job's own.
+    fn find_actor(&self, name: &str, namespace: Option<&str>) -> Option<RawRef>;
 
     /// This process has one more handle.
     fn retained_actor(&self, _anchor: &RawRef) {}
@@ -85,12 +88,58 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// Cancels the task of this result, unless it is done.
     fn cancel(&self, object: &RawRef, force: bool);
 
-    /// Ends the actor of this anchor for good.
-    fn kill(&self, anchor: &RawRef);
+    /// Ends the actor of this anchor: for good, or to be restarted if it may be.
+    fn kill(&self, anchor: &RawRef, no_restart: bool);
 
     /// Reserves resources; a promise that stands for them.
     fn create_group(&self, group: GroupCall) -> Result<RawRef, GroupError>;
 
     /// Gives them back.
     fn remove_group(&self, group: &RawRef) -> Result<(), GroupError>;
+
+    /// Has a function of another language run.
+    fn submit_foreign(
+        &self,
+        _callable: &Callable,
+        _arguments: Arguments,
+        _results: usize,
+        _is_stream: bool,
+    ) -> Result<ResultRefs, SubmitError> {
+        Err(SubmitError::NoWorkers)
+    }
+
+    /// Makes an actor of another language; its anchor.
+    fn create_foreign(&self, _wish: &ActorWish, _arguments: Arguments) -> Result<RawRef, SubmitError> {
+        Err(SubmitError::NoWorkers)
+    }
+
+    /// Has a method of such an actor run.
+    fn call_foreign(
+        &self,
+        _anchor: &RawRef,
+        _method: &MethodWish,
+        _arguments: Arguments,
+        _results: usize,
+        _is_stream: bool,
+    ) -> Result<ResultRefs, SubmitError> {
+        Err(SubmitError::NoWorkers)
+    }
+
+    /// Says what keys are called.
+    fn name_functions(&self, _names: &[(u64, String)]) {}
+
+    /// Asks the raylet.
+    fn ask(&self, _question: Box<dyn FnOnce(u64) -> Message + '_>, _timeout: Duration) -> Result<Message, SubmitError> {
+        Err(SubmitError::NoWorkers)
+    }
+
+    /// Whose calls this thread's are.
+    fn current_task(&self) -> Option<TaskId> {
+        None
+    }
+
+    /// The job of what this thread runs.
+    fn job(&self) -> JobId {
+        JobId::new(0)
+    }
 }

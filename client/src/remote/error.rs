@@ -92,6 +92,9 @@ pub enum SubmitError {
         /// The actor's class.
         class: &'static str,
     },
+    /// In local mode another language runs its calls itself.
+    #[error("local mode has no workers for another language")]
+    NoWorkers,
     /// The raylet has ended.
     #[error("the raylet has ended: init again")]
     RayletGone,

@@ -56,6 +56,9 @@ pub(super) fn run(spec: WorkerSpec, fds: [OwnedFd; FORK_FDS]) -> i32 {
         Ok(leash) => leash,
         Err(error) => return fail(&spec, &error),
     };
+    if let (Some(hooks), Some(_)) = (super::fork_hooks(), &spec.directory) {
+        return (hooks.work)(&spec);
+    }
     let main = WORKER_MAIN.get().copied();
     if main.is_none() && spec.directory.is_some() {
         return match crate::worker::run(&spec) {

@@ -155,7 +155,14 @@ fn fork(spec: WorkerSpec, fds: Vec<OwnedFd>) -> Result<Child, Refusal> {
     let (pid, found) = (std::process::id(), fds.len());
     let fds = <[OwnedFd; FORK_FDS]>::try_from(fds);
     let fds = fds.map_err(|_| Refusal::Descriptors { found, expected: FORK_FDS })?;
-    process::fork_alone(fds, |fds| worker::run(spec, fds)).map_err(|error| match error {
+    let hooks = super::fork_hooks();
+    hooks.inspect(|hooks| (hooks.before)());
+    let forked = process::fork_alone(fds, |fds| {
+        hooks.inspect(|hooks| (hooks.after_in_child)());
+        worker::run(spec, fds)
+    });
+    hooks.inspect(|hooks| (hooks.after_in_parent)());
+    forked.map_err(|error| match error {
         ProcessError::Threaded { pid, count } => Refusal::Threaded { pid, count },
         ProcessError::System { source, .. } => Refusal::System { pid, errno: source as i32 },
         _ => Refusal::System { pid, errno: Errno::EINVAL as i32 },

@@ -53,8 +53,9 @@ impl Arguments {
         self.packed.bytes()
     }
 
-    #[cfg(test)]
-    pub(crate) fn of_parts(bytes: &[u8], awaited: Vec<RawRef>) -> Arguments {
+    /// Packed by somebody else, who will read them where the call runs.
+    #[inline]
+    pub fn of_parts(bytes: &[u8], awaited: Vec<RawRef>) -> Arguments {
         let mut packed = Buffer::default();
         packed.extend(bytes);
         Arguments { packed, awaited }

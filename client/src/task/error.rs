@@ -45,6 +45,22 @@ impl TaskError {
         TaskError(Box::new(Failure::new(kind, function, message.to_string())))
     }
 
+    /// See [`foreign_error`](crate::binding::foreign_error).
+    pub(crate) fn foreign(function: &str, message: &str, payload: Vec<u8>, is_final: bool) -> TaskError {
+        let failure = Failure::new(TaskErrorKind::Returned, function, message);
+        TaskError(Box::new(Failure { payload, is_final, ..failure }))
+    }
+
+    /// What another language's reader makes its own error of; empty where Rust made it.
+    pub fn payload(&self) -> &[u8] {
+        &self.0.payload
+    }
+
+    /// Whether it is not to be tried again where others of the application are.
+    pub(crate) fn is_final(&self) -> bool {
+        self.0.is_final
+    }
+
     pub(crate) fn panicked(function: &str, panic: Panic) -> TaskError {
         let mut error = TaskError::new(TaskErrorKind::Panicked, function, &panic.message);
         error.0.backtrace = panic.backtrace;
@@ -88,7 +104,7 @@ impl TaskError {
     }
 
     /// What the bytes of an error object say; whatever they are, it is an error.
-    pub(crate) fn from_bytes(bytes: &[u8]) -> TaskError {
+    pub fn from_bytes(bytes: &[u8]) -> TaskError {
         TaskError(Box::new(Failure::from_bytes(bytes)))
     }
 }

@@ -8,17 +8,21 @@
 //! fails that call and nothing else. This file must not know how calls are claimed.
 
 mod callers;
+mod foreign;
 mod futures;
 mod threads;
 
 use super::Seat;
 use super::inbox::Inbox;
-use super::run::{failed_argument, frame, incoming, unknown, unpack};
+use super::run::{failed_argument, frame, incoming, running, unknown, unpack};
 use crate::actor::{Class, Method, MethodBody, State};
+use crate::binding::{self, Language, Resident};
+use crate::engine::spec::Unpacked;
 use crate::engine::spec::handle;
 use crate::task::{self, TaskError, TaskErrorKind};
 use crate::value::Form;
 use callers::{Callers, Ring};
+pub use foreign::Handed;
 use raylet_api::work::{ActorExited, ActorFailed, ActorReady, RunActor};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,10 +80,16 @@ impl Stage {
 
 /// The life of an actor, from its constructor to its end.
 pub(super) fn host(seat: &Seat, inbox: &Inbox, run: &RunActor) {
-    let (class, state) = match create(seat, run) {
-        Ok(made) => made,
-        Err(error) => return seat.say(ActorFailed { error: bytes(&error) }),
-    };
+    match create(seat, run) {
+        Ok(Made::Rust(class, state)) => host_rust(seat, inbox, run, class, state),
+        Ok(Made::Foreign(resident)) => open(seat, inbox, run, |callers| {
+            foreign::serve(seat, handle(run.anchor), callers, &*resident);
+        }),
+        Err(error) => seat.say(ActorFailed { error: bytes(&error) }),
+    }
+}
+
+fn host_rust(seat: &Seat, inbox: &Inbox, run: &RunActor, class: &'static Class, state: State) {
     let is_async = |method: &Method| matches!(method.body, MethodBody::SharedAsync(_) | MethodBody::ExclusiveAsync(_));
     let has_async = class.methods.iter().any(is_async);
     let concurrency_max = match run.concurrency_max {
@@ -87,14 +97,19 @@ pub(super) fn host(seat: &Seat, inbox: &Inbox, run: &RunActor) {
         said => said.max(1),
     };
     let stage = Stage { seat: seat.clone(), class, anchor: handle(run.anchor), concurrency_max };
+    open(seat, inbox, run, |callers| match has_async {
+        true => futures::serve(stage, callers, state),
+        false => threads::serve(&stage, callers, state),
+    });
+}
+
+/// Lets callers in, until `serve` returns.
+fn open(seat: &Seat, inbox: &Inbox, run: &RunActor, serve: impl FnOnce(Callers<'_>)) {
     let here = Arc::new(Here { is_leaving: AtomicBool::new(false), ring: Ring::of(&seat.segment, run.bell) });
     set_here(Some(here.clone()));
     let callers = Callers::new(seat, inbox, here, run);
     seat.say(ActorReady {});
-    match has_async {
-        true => futures::serve(stage, callers, state),
-        false => threads::serve(&stage, callers, state),
-    }
+    serve(callers);
     set_here(None);
     inbox.listen_here();
     // What it wrote last is to be heard.
@@ -106,24 +121,49 @@ pub(super) fn host(seat: &Seat, inbox: &Inbox, run: &RunActor) {
 fn bytes(error: &TaskError) -> Vec<u8> {
     match error.form() {
         Form::Bytes { bytes, .. } => bytes.into_owned(),
-        Form::Table { .. } => unreachable!("an error is no table"),
+        Form::Written { .. } | Form::Table { .. } => unreachable!("an error has bytes"),
     }
 }
 
-/// The state that the constructor makes, or why there is none.
-fn create(seat: &Seat, run: &RunActor) -> Result<(&'static Class, State), TaskError> {
+/// What a constructor made.
+enum Made {
+    Rust(&'static Class, State),
+    Foreign(Box<dyn Resident>),
+}
+
+/// What the constructor makes, or why there is nothing.
+fn create(seat: &Seat, run: &RunActor) -> Result<Made, TaskError> {
     let call = unpack(seat.ray.store(), &run.words);
     let gone = || TaskError::new(TaskErrorKind::ActorDied, "an actor", &"the arguments of its constructor are gone");
     let call = call.ok_or_else(gone)?;
-    let class = crate::actor::class(call.record.key).ok_or_else(|| unknown("actor class", call.record.key))?;
-    failed_argument(seat.ray.store(), class.name, &call).map_err(|error| died_of(class, &error))?;
+    match (crate::actor::class(call.record.key), binding::language()) {
+        (Some(class), _) => create_rust(seat, class, &call),
+        (None, Some(language)) => create_foreign(seat, language, &call, run.restarts),
+        (None, None) => Err(unknown("actor class", call.record.key)),
+    }
+}
+
+fn create_foreign(seat: &Seat, language: &dyn Language, call: &Unpacked, restarts: u32) -> Result<Made, TaskError> {
+    let name = language.name(call.record.key);
+    failed_argument(seat.ray.store(), name, call)?;
+    let mut made = None;
+    task::execute(name, frame(&seat.ray, call, None), || {
+        made = Some(language.create(&running(&seat.ray, call, restarts))?);
+        Ok(())
+    })?;
+    let nothing = || TaskError::new(TaskErrorKind::ActorDied, name, &"its constructor made nothing");
+    made.map(Made::Foreign).ok_or_else(nothing)
+}
+
+fn create_rust(seat: &Seat, class: &'static Class, call: &Unpacked) -> Result<Made, TaskError> {
+    failed_argument(seat.ray.store(), class.name, call).map_err(|error| died_of(class, &error))?;
     let mut state = None;
-    let outcome = task::execute(class.name, frame(&seat.ray, &call, None), || {
-        state = Some((class.create)(&seat.ray, incoming(class.name, &call))?);
+    let outcome = task::execute(class.name, frame(&seat.ray, call, None), || {
+        state = Some((class.create)(&seat.ray, incoming(class.name, call))?);
         Ok(())
     });
     outcome.map_err(|error| died_of(class, &error))?;
-    state.map(|state| (class, state)).ok_or_else(|| died_of(class, &"its constructor made nothing"))
+    state.map(|state| Made::Rust(class, state)).ok_or_else(|| died_of(class, &"its constructor made nothing"))
 }
 
 fn died_of(class: &Class, why: &dyn std::fmt::Display) -> TaskError {

@@ -20,14 +20,15 @@ mod timing;
 
 use crate::engine::line::Line;
 use crate::engine::segment::Segment;
+use crate::engine::spec::handle;
 use crate::error::ConnectError;
 use crate::remote::Raylet;
-use crate::{ConnectOptions, engine, timeline};
+use crate::{ConnectOptions, binding, engine, timeline};
 use environment::Environment;
 use inbox::Inbox;
 use lease::Lease;
 use raylet_api::message::Message;
-use raylet_api::work::{Grant, LeaseReturned, RunActor, RunTask, TaskDone, WorkerReady};
+use raylet_api::work::{Grant, InterruptTask, LeaseReturned, RunActor, RunTask, TaskDone, WorkerReady};
 use raylet_api::zygote::WorkerSpec;
 pub(crate) use results::seal_error;
 use run::Runner;
@@ -42,7 +43,12 @@ const UNASKED: u64 = 0;
 /// How long the last words of a worker may take.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The whole life of a worker that has a raylet.
+/// The whole life of a worker that has a raylet, on the calling thread.
+pub fn work(spec: &WorkerSpec) -> Result<(), ConnectError> {
+    run(spec)
+}
+
+/// See [`work`].
 pub(crate) fn run(spec: &WorkerSpec) -> Result<(), ConnectError> {
     let Some(directory) = &spec.directory else { return Ok(()) };
     let options = ConnectOptions { label: spec.label.clone(), timeout: JOIN_TIMEOUT, ..ConnectOptions::at(directory) };
@@ -51,6 +57,7 @@ pub(crate) fn run(spec: &WorkerSpec) -> Result<(), ConnectError> {
     let answers = line.clone();
     let on_message = move |message| match (message, answers.get()) {
         (Message::GiveEvents(asked), Some(line)) => give_events(line, asked.request),
+        (Message::InterruptTask(told), _) => interrupt(&told),
         (message, _) => put.put(message),
     };
     // The end of the raylet is this process' end, by its leash.
@@ -63,6 +70,13 @@ pub(crate) fn run(spec: &WorkerSpec) -> Result<(), ConnectError> {
     Worker::new(seat.clone(), inbox).work();
     seat.line.flush(FLUSH_TIMEOUT);
     Ok(())
+}
+
+/// Rust's calls cannot be interrupted; another language's may.
+fn interrupt(told: &InterruptTask) {
+    if let Some(language) = binding::language() {
+        language.interrupt(handle(told.result));
+    }
 }
 
 /// Sends what ran when; a worker is ended without being asked once more.

@@ -86,7 +86,7 @@ pub(super) enum Outlet<'a> {
     /// Objects, as many as were declared.
     Objects(InPlace<'a>),
     /// Items as they come.
-    Stream(Writer<'a>),
+    Stream(Writer),
 }
 
 impl<'a> Outlet<'a> {
@@ -112,9 +112,9 @@ impl<'a> Outlet<'a> {
         match self {
             Outlet::Objects(mut objects) => objects.seal_all(name, outcome),
             Outlet::Stream(writer) => {
-                let store = writer.store();
+                let store = writer.store().clone();
                 if let Some((place, error)) = writer.end(name, outcome) {
-                    seal_error(store, &[place], &error);
+                    seal_error(&store, &[place], &error);
                 }
             }
         }
@@ -151,6 +151,10 @@ fn write(
             let options = CreateOptions { encoding: *encoding, references, ..CreateOptions::default() };
             store.create_for(promise, bytes.len() as u64, &options)
         }
+        Form::Written { encoding, len, references, .. } => {
+            let options = CreateOptions { encoding: *encoding, references, ..CreateOptions::default() };
+            store.create_for(promise, *len, &options)
+        }
         Form::Table { schema, batches } => write_table(store, promise, schema, batches),
     };
     *place = match created {
@@ -158,8 +162,10 @@ fn write(
         Err(error) if matches!(*error, CreateError::DuplicateObject { .. }) => None,
         Err(error) => return Err(error),
     };
-    if let (Some(writer), Form::Bytes { bytes, .. }) = (place, form) {
-        writer.copy_from_slice(bytes);
+    match (place, form) {
+        (Some(writer), Form::Bytes { bytes, .. }) => writer.copy_from_slice(bytes),
+        (Some(writer), Form::Written { write, .. }) => write.write(writer),
+        _ => {}
     }
     Ok(())
 }

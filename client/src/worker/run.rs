@@ -6,6 +6,7 @@
 //! know where records come from.
 
 use super::results::{Outlet, seal_error};
+use crate::binding::{self, Language, Running};
 use crate::engine::scope::Scope;
 use crate::engine::spec::{UnpackCallError, Unpacked, handle};
 use crate::remote::Raylet;
@@ -39,6 +40,7 @@ impl Runner {
         }
         match self.function(call.record.key) {
             Some(function) => self.run_function(function, &call, attempt),
+            None if let Some(language) = binding::language() => self.run_foreign(language, &call, attempt),
             None => seal_error(self.ray.store(), call.results.as_slice(), &unknown("function", call.record.key)),
         }
     }
@@ -58,8 +60,15 @@ impl Runner {
                 Err(error) => return seal_error(self.ray.store(), call.results.as_slice(), &error),
             }
         }
-        attempts(self.ray.store(), function.name, call, attempt, |incoming, results| {
+        attempts(self.ray.store(), function.name, call, attempt, |_, incoming, results| {
             self.execute(function, call, incoming, results)
+        });
+    }
+
+    fn run_foreign(&self, language: &dyn Language, call: &Unpacked, attempt: u32) {
+        let (ray, name) = (&self.ray, language.name(call.record.key));
+        attempts(ray.store(), name, call, attempt, |attempt, _, results| {
+            task::execute(name, frame(ray, call, None), || language.run(&running(ray, call, attempt), results))
         });
     }
 
@@ -88,12 +97,13 @@ pub(super) fn attempts(
     name: &str,
     call: &Unpacked,
     mut attempt: u32,
-    mut body: impl FnMut(Incoming<'_>, &mut dyn Results) -> Result<(), TaskError>,
+    mut body: impl FnMut(u32, Incoming<'_>, &mut dyn Results) -> Result<(), TaskError>,
 ) {
     let mut results = Outlet::new(store, call, attempt);
     loop {
         let span = Span::begin(call.record.key);
-        let outcome = failed_argument(store, name, call).and_then(|()| body(incoming(name, call), &mut results));
+        let outcome =
+            failed_argument(store, name, call).and_then(|()| body(attempt, incoming(name, call), &mut results));
         span.end();
         if !is_tried_again(&call.record, attempt, &outcome) {
             return results.seal_all(name, outcome);
@@ -125,7 +135,9 @@ impl Span {
 
 /// Whether an outcome is an error of the application after which the call may run again.
 pub(super) fn is_tried_again(record: &Record, attempt: u32, outcome: &Result<(), TaskError>) -> bool {
-    let is_retried = |error: &TaskError| matches!(error.kind(), TaskErrorKind::Returned | TaskErrorKind::Panicked);
+    let is_retried = |error: &TaskError| {
+        matches!(error.kind(), TaskErrorKind::Returned | TaskErrorKind::Panicked) && !error.is_final()
+    };
     // An argument's error would come again.
     let is_own = |error: &TaskError| error.passed().next().is_none();
     record.retries_errors
@@ -152,6 +164,21 @@ fn unreadable(name: &str, error: &GetError) -> TaskError {
 
 pub(super) fn incoming<'a>(name: &'a str, call: &'a Unpacked) -> Incoming<'a> {
     Incoming::new(name, call.arguments(), &call.awaited)
+}
+
+/// A call as another language sees it.
+#[inline]
+pub(super) fn running<'a>(ray: &'a Raylet, call: &'a Unpacked, attempt: u32) -> Running<'a> {
+    Running {
+        ray,
+        key: call.record.key,
+        arguments: call.arguments(),
+        awaited: &call.awaited,
+        results: usize::from(call.record.results),
+        is_stream: call.record.is_stream,
+        attempt,
+        result: call.results.as_slice().first().copied(),
+    }
 }
 
 /// What the thread runs, by which it submits; each attempt has its own.

@@ -56,6 +56,12 @@ pub struct Failure {
     pub message: String,
     /// The stack where it panicked.
     pub backtrace: Option<String>,
+    /// What another language's reader makes its own error of.
+    #[serde(with = "serde_bytes")]
+    pub payload: Vec<u8>,
+    /// Not to be tried again; only the worker that made it asks.
+    #[serde(skip)]
+    pub is_final: bool,
     /// Functions that did not run because this stood in an argument's place, the first first.
     pub passed: Vec<String>,
 }

@@ -18,6 +18,9 @@ use serde::{Deserialize, Serialize};
 
 /// The variable by which an executable is told to be something else than its `main`.
 pub const ROLE_VARIABLE: &str = "RAYLET_ROLE";
+/// Set where the executable takes its role itself, and not before its `main`: an interpreter, which
+/// has to be there first.
+pub const LATER_VARIABLE: &str = "RAYLET_ROLE_LATER";
 /// The role that forks workers.
 pub const ROLE_ZYGOTE: &str = "zygote";
 /// The role of a raylet that is its driver's child.

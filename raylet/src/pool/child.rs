@@ -109,10 +109,10 @@ pub struct RayletChild {
 }
 
 impl RayletChild {
-    /// Starts this executable as a raylet of `config` and waits until it serves.
+    /// Starts an executable, mostly this one, as a raylet of `config` and waits until it serves.
     ///
-    /// Only for an executable whose constructor knows the role: `raylet-client` asks before.
-    pub fn start(config: &Config) -> Result<RayletChild, ChildError> {
+    /// Only for an executable that knows the role: `raylet-client` asks before.
+    pub fn start(program: &Program, config: &Config) -> Result<RayletChild, ChildError> {
         let setup = Setup {
             base: config.base.clone(),
             session: config.session.clone(),
@@ -126,7 +126,7 @@ impl RayletChild {
         };
         let bytes = serde_json::to_vec(&setup).map_err(|_| ChildError::NotUnicode)?;
         let own = own_pidfd()?;
-        let Started { pid, pidfd, socket } = start_role(&Program::own(), ROLE_RAYLET)?;
+        let Started { pid, pidfd, socket } = start_role(program, ROLE_RAYLET)?;
         let owner = std::process::id();
         // From here on a drop ends it.
         let mut child = RayletChild { pid, pidfd, socket, directory: PathBuf::new(), session_id: String::new(), owner };

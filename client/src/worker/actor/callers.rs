@@ -20,7 +20,7 @@ use store_shm::queue::{Bell, Broken, Claimed, Claimer, Queue};
 
 /// A call that is ours to run.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(in crate::worker) struct Call {
     /// What it asks for.
     pub(super) call: Unpacked,
     claimed: Claimed,

@@ -25,7 +25,8 @@ struct Host<'a> {
     followers: AtomicU32,
 }
 
-struct Lead<'a> {
+/// Who claims calls, and looks for a while before it sleeps.
+pub(super) struct Lead<'a> {
     callers: Callers<'a>,
     spin: Spin,
     threads: u32,
@@ -34,7 +35,7 @@ struct Lead<'a> {
 
 /// Runs calls until the actor is to end; the state ends with it.
 pub(super) fn serve(stage: &Stage, callers: Callers<'_>, state: State) {
-    let lead = Mutex::new(Lead { callers, spin: Spin::new(), threads: 1, is_over: false });
+    let lead = Mutex::new(Lead::new(callers));
     let host = Host { stage, state: RwLock::new(state), lead, followers: AtomicU32::new(0) };
     std::thread::scope(|scope| host.work(scope));
 }
@@ -96,7 +97,7 @@ impl<'a> Host<'a> {
         mut body: impl FnMut(Incoming<'_>, &mut dyn Results) -> Result<(), TaskError>,
     ) {
         let ray = &self.stage.seat.ray;
-        attempts(ray.store(), method.name, &call.call, call.attempt(), |incoming, results| {
+        attempts(ray.store(), method.name, &call.call, call.attempt(), |_, incoming, results| {
             let frame = frame(ray, &call.call, Some(self.stage.anchor));
             task::execute(method.name, frame, || body(incoming, results))
         });
@@ -116,10 +117,14 @@ impl<'a> Host<'a> {
     }
 }
 
-impl Lead<'_> {
+impl<'a> Lead<'a> {
+    pub(super) fn new(callers: Callers<'a>) -> Lead<'a> {
+        Lead { callers, spin: Spin::new(), threads: 1, is_over: false }
+    }
+
     /// The next call, as soon as there is one; `None` at the end.
     #[inline]
-    fn next(&mut self) -> Option<Call> {
+    pub(super) fn next(&mut self) -> Option<Call> {
         while !self.is_over {
             if let Some(call) = self.callers.next() {
                 return Some(call);
