@@ -12,6 +12,7 @@
 //! | gets, waits, is woken | [`Raylet::object`], [`Raylet::ready`], [`Raylet::wake_when_ready`] |
 //! | runs calls in workers | [`Language`], [`Resident`], [`Handed`] |
 
+pub use crate::engine::Place;
 pub use crate::role::{ForkHooks, take_role};
 pub use crate::task::{Arguments, ResultRefs, Results, key};
 pub use crate::value::Form;
@@ -21,6 +22,7 @@ pub use crate::worker::work;
 use crate::engine::plan::Plan;
 use crate::remote::engine::GroupCall;
 use crate::remote::{GroupError, Raylet, Strategy, SubmitError};
+use crate::stream::RefStream;
 use crate::task::{Options, TaskError, with_frame};
 use raylet_api::message::Message;
 use raylet_api::work::{BundleWish, Demand};
@@ -310,6 +312,16 @@ impl Raylet {
     /// Whose calls this thread's are: the driver's, or those of the task that it runs.
     pub fn current_task(&self) -> Option<TaskId> {
         self.engine().current_task()
+    }
+
+    /// Where the raylet is; none in local mode.
+    pub fn place(&self) -> Option<&Place> {
+        self.engine().place()
+    }
+
+    /// The items of a call that streams.
+    pub fn stream(&self, results: ResultRefs) -> RefStream<()> {
+        RefStream::new(self, results)
     }
 
     /// The number the raylet gave this client.

@@ -90,6 +90,16 @@ impl<T> RefStream<T> {
         self.step(Some(timeout))
     }
 
+    /// What has a value when the next item is there: this or [`RefStream::end`]; nothing behind the last.
+    pub fn next_cell(&self) -> Option<&RawRef> {
+        self.rest.as_ref().map(|(cell, _)| cell)
+    }
+
+    /// What has a value when there are no more items; nothing behind the last.
+    pub fn end(&self) -> Option<&RawRef> {
+        self.rest.as_ref().map(|(_, end)| end)
+    }
+
     /// The next item in time, for async code; `None` at the end.
     pub async fn next_async(&mut self) -> Option<ObjectRef<T>> {
         if let Some((cell, end)) = &self.rest {

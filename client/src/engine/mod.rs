@@ -58,6 +58,7 @@ use routed::Routed;
 use scope::Scope;
 use segment::Segment;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::task::Waker;
@@ -82,6 +83,8 @@ pub(crate) struct Shared {
     store: Store,
     line: Arc<Line>,
     segment: Segment,
+    /// Where the raylet is to be found.
+    place: Place,
     /// Says to the raylet when it sleeps.
     is_worker: bool,
     /// The driver's, or a worker's own where no task asks.
@@ -107,6 +110,15 @@ pub(crate) struct Shared {
     blocked: AtomicUsize,
     /// This is a forked child: the queues are its parent's.
     is_forked: AtomicBool,
+}
+
+/// A session's place and name.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// Names this run of the raylet; no other run has the same.
+    pub session_id: String,
 }
 
 /// Nothing behind these locks is left half changed by a panic: no user code runs under one.
@@ -259,6 +271,10 @@ impl Engine for Remote {
     fn ask(&self, question: Box<dyn FnOnce(u64) -> Message + '_>, timeout: Duration) -> Result<Message, SubmitError> {
         self.shared.check()?;
         Ok(self.shared.line.ask(question, timeout)?)
+    }
+
+    fn place(&self) -> Option<&Place> {
+        Some(&self.shared.place)
     }
 
     fn current_task(&self) -> Option<TaskId> {

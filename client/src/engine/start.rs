@@ -14,7 +14,7 @@ use super::routed::Routed;
 use super::scope::Scope;
 use super::segment::Segment;
 use super::wait::Spin;
-use super::{Remote, Shared, print};
+use super::{Place, Remote, Shared, print};
 use crate::binding::Program;
 use crate::connection::{self, Comer, ConnectOptions, Joined, LineParts};
 use crate::error::ConnectError;
@@ -194,7 +194,7 @@ fn join(directory: &Path, config: &Config, transport: Transport, is_shared: bool
         transport,
         namespace: config.namespace.clone(),
     };
-    let shared = share(&joined, line, segment, as_what);
+    let shared = share(directory, &joined, line, segment, as_what);
     listener.meet(&shared);
     name_functions(&shared.line);
     Ok(shared)
@@ -208,12 +208,19 @@ pub(super) struct AsWhat {
     pub(super) namespace: Option<String>,
 }
 
-pub(super) fn share(joined: &Joined, line: Arc<Line>, segment: Segment, as_what: AsWhat) -> Arc<Shared> {
+pub(super) fn share(
+    directory: &Path,
+    joined: &Joined,
+    line: Arc<Line>,
+    segment: Segment,
+    as_what: AsWhat,
+) -> Arc<Shared> {
     let AsWhat { is_worker, scope, transport, namespace } = as_what;
     let shared = Arc::new(Shared {
         store: joined.store.clone(),
         line,
         segment,
+        place: Place { directory: directory.to_owned(), session_id: joined.session_id.clone() },
         is_worker,
         scope,
         job: joined.job,
@@ -267,7 +274,7 @@ pub(crate) fn join_as_worker(
     joined.store.begin_task(*task.as_bytes());
     let as_what =
         AsWhat { is_worker: true, scope: Scope::of(task), transport, namespace: env::var(NAMESPACE_VARIABLE).ok() };
-    let shared = share(&joined, line, segment, as_what);
+    let shared = share(&options.directory, &joined, line, segment, as_what);
     listener.meet(&shared);
     let (line, segment) = (shared.line.clone(), shared.segment.clone());
     let engine = Remote {

@@ -74,7 +74,7 @@ fn bench(transport: Transport) -> Bench {
     let joined = Joined { store: store.clone(), job, session_id: String::new(), has_timeline: false };
     let scope = Scope::of(TaskId::driver(job));
     let as_what = AsWhat { is_worker: false, scope, transport, namespace: None };
-    let shared: Arc<Shared> = share(&joined, Arc::new(line), segment, as_what);
+    let shared: Arc<Shared> = share(std::path::Path::new("/"), &joined, Arc::new(line), segment, as_what);
     listener.meet(&shared);
     let engine = Remote {
         shared,

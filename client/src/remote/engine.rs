@@ -15,6 +15,7 @@
 use super::{GroupError, Raylet, Strategy, SubmitError};
 use crate::actor::{Class, Method};
 use crate::binding::{ActorWish, Callable, MethodWish};
+use crate::engine::Place;
 use crate::task::{Arguments, Function, Options, ResultRefs};
 use raylet_api::message::Message;
 use raylet_api::work::Demand;
@@ -131,6 +132,11 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// Asks the raylet.
     fn ask(&self, _question: Box<dyn FnOnce(u64) -> Message + '_>, _timeout: Duration) -> Result<Message, SubmitError> {
         Err(SubmitError::NoWorkers)
+    }
+
+    /// Where the raylet is; none in local mode.
+    fn place(&self) -> Option<&Place> {
+        None
     }
 
     /// Whose calls this thread's are.
