@@ -15,15 +15,19 @@ const PIECE_BYTES: usize = 1 << 20;
 /// More threads add nothing once the memory is busy, and take cores from others.
 const THREADS_MAX: usize = 4;
 
-/// Copies `from` to `to`, which are of one length.
+/// Copies `from` to `to`, which are of one length, by several threads where that pays.
+///
+/// # Panics
+///
+/// Where the lengths differ.
 #[inline(always)]
-pub(crate) fn copy(from: &[u8], to: &mut [u8]) {
+pub fn copy(from: &[u8], to: &mut [u8]) {
     if from.len() < TOGETHER_FROM_BYTES { to.copy_from_slice(from) } else { copy_together(from, to) }
 }
 
 #[cold]
 fn copy_together(from: &[u8], to: &mut [u8]) {
-    debug_assert_eq!(from.len(), to.len());
+    assert_eq!(from.len(), to.len(), "what is copied is as long as its place");
     let pieces = Mutex::new(from.chunks(PIECE_BYTES).zip(to.chunks_mut(PIECE_BYTES)));
     let next = || pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
     let copy_pieces = || {

@@ -114,6 +114,7 @@ pub use tables::Handle;
 
 #[cfg(not(feature = "loom"))]
 pub use self::{
+    copy::copy,
     error::{CreateError, GetError, HolderShare, LayoutError, NameError, OpenError, ParseIdError},
     inspect::{ClientInfo, Holder, ObjectInfo, ObjectState, Usage},
     keeper::Keeping,

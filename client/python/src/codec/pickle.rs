@@ -1,0 +1,229 @@
+//! Values as pickle, protocol 5, with their buffers beside it.
+//!
+//! The one thing to know: there are two picklers. The interpreter's own writes functions and classes by
+//! name alone, so it is given what certainly holds none: exact containers of exact simple values, as far
+//! as a short look goes, and arrays of numbers. Everything else is `raylet._private.pickling`'s. This
+//! file must not know where the bytes lie.
+
+use super::layout::Layout;
+use super::{CodecError, copy};
+use crate::buffer::{Borrowed, Buffer};
+use crate::refs::{self, Received};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{
+    PyBool, PyByteArray, PyBytes, PyComplex, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use store::{Object, ObjectRef as RawRef};
+
+/// Items of containers that are looked at before the longer way is taken, which costs less than looking
+/// on.
+const LOOKS_MAX: usize = 256;
+
+/// Somebody registered a serializer: for arrays, for all we know.
+static HAS_REGISTERED: AtomicBool = AtomicBool::new(false);
+
+/// Has arrays go through `raylet._private.pickling`, too, as a serializer may be registered for them.
+#[pyfunction(name = "_prefer_registered")]
+pub(super) fn prefer_registered() {
+    HAS_REGISTERED.store(true, Ordering::Relaxed);
+}
+
+/// A pickled value, planned.
+pub(super) struct Pickled<'py> {
+    stream: Bound<'py, PyBytes>,
+    buffers: Vec<Borrowed>,
+    references: Vec<RawRef>,
+    /// Where each reference is in the object's list, and how many are.
+    positions: Vec<u32>,
+    listed: u32,
+    layout: Layout,
+}
+
+impl<'py> Pickled<'py> {
+    pub(super) fn of(value: &Bound<'py, PyAny>) -> PyResult<Pickled<'py>> {
+        let (dumped, references) = refs::sending(|| dump(value));
+        let (stream, buffers) = dumped?;
+        let (positions, listed) = positions(&references);
+        let sizes = buffers.iter().map(Borrowed::len);
+        let layout = Layout::plan(stream.as_bytes().len(), sizes, positions.len());
+        Ok(Pickled { stream, buffers, references, positions, listed, layout })
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.layout.size()
+    }
+
+    pub(super) fn references(&self) -> &[RawRef] {
+        &self.references
+    }
+
+    /// The pickle, where that is all.
+    pub(super) fn alone(&self) -> Option<&[u8]> {
+        (self.references.is_empty() && self.buffers.is_empty()).then(|| self.stream.as_bytes())
+    }
+
+    pub(super) fn write_to(&self, py: Python<'_>, out: &mut [u8]) {
+        self.layout.write_head(&self.positions, self.listed, out);
+        copy(py, self.stream.as_bytes(), &mut out[self.layout.pickle.clone()]);
+        for (buffer, place) in self.buffers.iter().zip(&self.layout.buffers) {
+            buffer.read(|bytes| copy(py, bytes, &mut out[place.clone()]));
+        }
+    }
+}
+
+/// Where each reference will be found: the store sorts a list by slot and names nothing twice.
+fn positions(references: &[RawRef]) -> (Vec<u32>, u32) {
+    let mut order: Vec<u32> = references.iter().map(|object| object.handle().slot).collect();
+    order.sort_unstable();
+    order.dedup();
+    let place = |object: &RawRef| order.partition_point(|slot| *slot < object.handle().slot) as u32;
+    (references.iter().map(place).collect(), order.len() as u32)
+}
+
+type Dumped<'py> = (Bound<'py, PyBytes>, Vec<Borrowed>);
+
+fn dump<'py>(value: &Bound<'py, PyAny>) -> PyResult<Dumped<'py>> {
+    let py = value.py();
+    if is_simple(value, &mut { LOOKS_MAX }) {
+        let stream = dumps(py)?.call1((value, 5))?;
+        return Ok((stream.cast_into_exact()?, Vec::new()));
+    }
+    if is_array(value)? {
+        return dump_array(value);
+    }
+    static LONG_WAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let dumped = LONG_WAY.import(py, "raylet._private.pickling", "dumps")?.call1((value,))?;
+    let (stream, buffers): (Bound<'py, PyBytes>, Bound<'py, PyList>) = dumped.extract()?;
+    Ok((stream, borrow(&buffers)?))
+}
+
+fn dump_array<'py>(value: &Bound<'py, PyAny>) -> PyResult<Dumped<'py>> {
+    let py = value.py();
+    let buffers = PyList::empty(py);
+    let keywords = PyDict::new(py);
+    keywords.set_item(intern!(py, "buffer_callback"), buffers.getattr(intern!(py, "append"))?)?;
+    let stream = dumps(py)?.call((value, 5), Some(&keywords))?;
+    if buffers.is_empty() {
+        // Strided: the items would lie inside the pickle, and come back in memory of their own.
+        let whole = value.call_method1(intern!(py, "copy"), (intern!(py, "K"),))?;
+        dumps(py)?
+            .call((whole, 5), Some(&keywords))
+            .and_then(|stream| Ok((stream.cast_into_exact()?, borrow(&buffers)?)))
+    } else {
+        Ok((stream.cast_into_exact()?, borrow(&buffers)?))
+    }
+}
+
+fn borrow(buffers: &Bound<'_, PyList>) -> PyResult<Vec<Borrowed>> {
+    buffers.iter().map(|buffer| Borrowed::of(&buffer)).collect()
+}
+
+fn dumps(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    DUMPS.import(py, "_pickle", "dumps")
+}
+
+fn loads(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    LOADS.import(py, "_pickle", "loads")
+}
+
+/// Whether it holds nothing but what every interpreter has; false where that takes long to say.
+fn is_simple(value: &Bound<'_, PyAny>, looks: &mut usize) -> bool {
+    if *looks == 0 {
+        return false;
+    }
+    *looks -= 1;
+    if is_single(value) {
+        return true;
+    }
+    if let Ok(list) = value.cast_exact::<PyList>() {
+        return list.len() <= *looks && list.iter().all(|item| is_simple(&item, looks));
+    }
+    if let Ok(tuple) = value.cast_exact::<PyTuple>() {
+        return tuple.len() <= *looks && tuple.iter_borrowed().all(|item| is_simple(&item, looks));
+    }
+    if let Ok(map) = value.cast_exact::<PyDict>() {
+        return map.len() <= *looks && map.iter().all(|(key, item)| is_simple(&key, looks) && is_simple(&item, looks));
+    }
+    if let Ok(set) = value.cast_exact::<PySet>() {
+        return set.len() <= *looks && set.iter().all(|item| is_simple(&item, looks));
+    }
+    let set = value.cast_exact::<PyFrozenSet>();
+    set.is_ok_and(|set| set.len() <= *looks && set.iter().all(|item| is_simple(&item, looks)))
+}
+
+fn is_single(value: &Bound<'_, PyAny>) -> bool {
+    value.is_exact_instance_of::<PyInt>()
+        || value.is_exact_instance_of::<PyString>()
+        || value.is_none()
+        || value.is_exact_instance_of::<PyFloat>()
+        || value.is_exact_instance_of::<PyBool>()
+        || value.is_exact_instance_of::<PyBytes>()
+        || value.is_exact_instance_of::<refs::ObjectRef>()
+        || value.is_exact_instance_of::<PyByteArray>()
+        || value.is_exact_instance_of::<PyComplex>()
+}
+
+/// Whether it is exactly a NumPy array, and of no Python objects.
+fn is_array(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = value.py();
+    static ARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let array = match ARRAY.get(py) {
+        Some(array) => array,
+        // While nobody has imported NumPy there is no array, and importing it is not ours.
+        None => match py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?.get_item(intern!(py, "numpy")) {
+            Ok(numpy) if numpy.hasattr(intern!(py, "ndarray"))? => {
+                let array = numpy.getattr(intern!(py, "ndarray"))?.unbind();
+                ARRAY.get_or_init(py, || array)
+            }
+            _ => return Ok(false),
+        },
+    };
+    if !value.get_type().is(array) || HAS_REGISTERED.load(Ordering::Relaxed) {
+        return Ok(false);
+    }
+    Ok(!value.getattr(intern!(py, "dtype"))?.getattr(intern!(py, "hasobject"))?.extract::<bool>()?)
+}
+
+/// The value of a whole object.
+pub(super) fn read(py: Python<'_>, object: Object) -> PyResult<Bound<'_, PyAny>> {
+    let layout = Layout::read(&object)?;
+    let received = received(&object, &layout)?;
+    if layout.buffers.is_empty() {
+        // Nothing of it is read in place, so the object need not stay.
+        let stream = PyBytes::new(py, &object[layout.pickle.clone()]);
+        drop(object);
+        return refs::receiving(received, || loads(py)?.call1((stream,)));
+    }
+    let object = Arc::new(object);
+    let stream = Buffer::over(py, &object, layout.pickle)?;
+    let buffers = layout.buffers.into_iter().map(|place| Buffer::over(py, &object, place));
+    let buffers = PyList::new(py, buffers.collect::<PyResult<Vec<_>>>()?)?;
+    let keywords = PyDict::new(py);
+    keywords.set_item(intern!(py, "buffers"), buffers)?;
+    refs::receiving(received, || loads(py)?.call((stream,), Some(&keywords)))
+}
+
+/// A value of which the pickle is all, as it stands inside other bytes.
+pub(super) fn read_alone<'py>(py: Python<'py>, stream: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    let stream = PyBytes::new(py, stream);
+    refs::receiving(Received::default(), || loads(py)?.call1((stream,)))
+}
+
+/// What the pickle may name.
+fn received(object: &Object, layout: &Layout) -> Result<Received, CodecError> {
+    if layout.references() == 0 {
+        return Ok(Received::default());
+    }
+    let listed = object.references();
+    if listed.len() != layout.listed as usize {
+        let (number, limit) = (u64::from(layout.listed), listed.len() as u64);
+        return Err(CodecError::Range { what: "the count of listed objects", number, limit });
+    }
+    Ok(Received { positions: layout.positions(object)?, listed })
+}
