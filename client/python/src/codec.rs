@@ -85,6 +85,14 @@ pub(crate) enum CodecError {
         /// The one that is understood.
         expected: u8,
     },
+    /// The bytes are not what was written.
+    #[error("the checksum is {found:#010x}, and {sum:#010x} was written")]
+    Sum {
+        /// What was written.
+        sum: u32,
+        /// Of what is there.
+        found: u32,
+    },
     /// An object of an encoding that is no value.
     #[error("the object holds {encoding:?}, which is no value")]
     Encoding {

@@ -89,6 +89,17 @@ def _shown(value: Any) -> str:
         return object.__repr__(value)
 
 
+def _reduce_array(array: Any) -> Any:
+    """What NumPy would write into the pickle gets a buffer, which is read in place: times, and strided items."""
+    if array.dtype.kind in "mM":
+        return _times, (array.view("i8"), array.dtype)
+    return NotImplemented if array.flags.forc or array.dtype.hasobject else array.copy("K").__reduce_ex__(5)
+
+
+def _times(numbers: Any, dtype: Any) -> Any:
+    return numbers.view(dtype)
+
+
 def _reduce_polars_frame(frame: Any) -> tuple:
     return _polars_frame, (frame.to_arrow(),)
 
@@ -135,6 +146,7 @@ def _arrow_batch(stream: Any) -> Any:
 
 # By package and class name: what these libraries do themselves copies the data into the pickle.
 _REDUCERS: dict[tuple[str, str], Callable[[Any], tuple]] = {
+    ("numpy", "ndarray"): _reduce_array,
     ("pyarrow", "RecordBatch"): _reduce_arrow_table,
     ("pyarrow", "Table"): _reduce_arrow_table,
     ("polars", "DataFrame"): _reduce_polars_frame,

@@ -4,22 +4,25 @@
 //! 0   version u8 | 0, 0, 0 | buffers u32
 //! 8   bytes of the pickle u64
 //! 16  references u32 | objects in the list of the value's object u32
-//! 24  of each buffer: offset u64 | bytes u64
+//! 24  crc32 u32 of everything up to the end of the pickle but this | 0 u32
+//! 32  of each buffer: offset u64 | bytes u64
 //! ..  of each reference: its position in that list u32
 //! ..  the pickle
 //! ..  each buffer, aligned to 64 bytes
 //! ```
 //!
 //! Numbers are little endian; offsets count from the value's first byte. The one thing to know: what is
-//! read here is an allegation, and [`Layout::read`] has checked all of it. This file must not touch
-//! Python.
+//! read here is an allegation, and [`Layout::read`] has checked all of it: the unpickler would follow
+//! other bytes into any amount of memory. This file must not touch Python.
 
 use super::{CodecError, Reader};
 use std::ops::Range;
 
 /// The one version there is.
 const VERSION: u8 = 1;
-const HEADER_BYTES: usize = 24;
+const HEADER_BYTES: usize = 32;
+/// Where the checksum is.
+const SUM: Range<usize> = 24..28;
 /// What vector instructions and Arrow like, and a line of the cache.
 const ALIGN: usize = 64;
 
@@ -68,6 +71,7 @@ impl Layout {
         head[8..16].copy_from_slice(&(self.pickle.len() as u64).to_le_bytes());
         head[16..20].copy_from_slice(&(positions.len() as u32).to_le_bytes());
         head[20..24].copy_from_slice(&listed.to_le_bytes());
+        head[24..].fill(0);
         let (places, rest) = rest.split_at_mut(self.buffers.len() * 16);
         for (place, buffer) in places.chunks_exact_mut(16).zip(&self.buffers) {
             place[..8].copy_from_slice(&(buffer.start as u64).to_le_bytes());
@@ -83,6 +87,19 @@ impl Layout {
         }
     }
 
+    /// Writes the checksum, when everything else stands.
+    pub(super) fn write_sum(&self, out: &mut [u8]) {
+        let sum = self.sum(out);
+        out[SUM].copy_from_slice(&sum.to_le_bytes());
+    }
+
+    fn sum(&self, bytes: &[u8]) -> u32 {
+        let mut sum = crc32fast::Hasher::new();
+        sum.update(&bytes[..SUM.start]);
+        sum.update(&bytes[SUM.end..self.pickle.end]);
+        sum.finalize()
+    }
+
     /// What the bytes say, if it is true of them.
     pub(super) fn read(bytes: &[u8]) -> Result<Layout, CodecError> {
         let mut reader = Reader { left: bytes };
@@ -94,6 +111,8 @@ impl Layout {
         let pickle_bytes = u64::from_le_bytes(reader.array("the header")?);
         let references = u32::from_le_bytes(reader.array("the header")?);
         let listed = u32::from_le_bytes(reader.array("the header")?);
+        let sum = u32::from_le_bytes(reader.array("the header")?);
+        reader.array::<4>("the header")?;
         let places = reader.take("the places of buffers", u64::from(buffers) * 16)?;
         let positions_at = bytes.len() - reader.left.len();
         reader.take("the positions of references", u64::from(references) * 4)?;
@@ -104,7 +123,9 @@ impl Layout {
             checked(at, len, pickle_end..bytes.len())
         };
         let buffers = places.chunks_exact(16).map(place).collect::<Result<_, _>>()?;
-        Ok(Layout { positions: positions_at..pickle_at, listed, pickle: pickle_at..pickle_end, buffers })
+        let layout = Layout { positions: positions_at..pickle_at, listed, pickle: pickle_at..pickle_end, buffers };
+        let found = layout.sum(bytes);
+        if found == sum { Ok(layout) } else { Err(CodecError::Sum { sum, found }) }
     }
 
     /// How many references the pickle names.

@@ -69,6 +69,7 @@ impl<'py> Pickled<'py> {
     pub(super) fn write_to(&self, py: Python<'_>, out: &mut [u8]) {
         self.layout.write_head(&self.positions, self.listed, out);
         copy(py, self.stream.as_bytes(), &mut out[self.layout.pickle.clone()]);
+        self.layout.write_sum(out);
         for (buffer, place) in self.buffers.iter().zip(&self.layout.buffers) {
             buffer.read(|bytes| copy(py, bytes, &mut out[place.clone()]));
         }
@@ -95,10 +96,7 @@ fn dump<'py>(value: &Bound<'py, PyAny>) -> PyResult<Dumped<'py>> {
     if is_array(value)? {
         return dump_array(value);
     }
-    static LONG_WAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let dumped = LONG_WAY.import(py, "raylet._private.pickling", "dumps")?.call1((value,))?;
-    let (stream, buffers): (Bound<'py, PyBytes>, Bound<'py, PyList>) = dumped.extract()?;
-    Ok((stream, borrow(&buffers)?))
+    dump_long(value)
 }
 
 fn dump_array<'py>(value: &Bound<'py, PyAny>) -> PyResult<Dumped<'py>> {
@@ -107,15 +105,17 @@ fn dump_array<'py>(value: &Bound<'py, PyAny>) -> PyResult<Dumped<'py>> {
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "buffer_callback"), buffers.getattr(intern!(py, "append"))?)?;
     let stream = dumps(py)?.call((value, 5), Some(&keywords))?;
-    if buffers.is_empty() {
-        // Strided: the items would lie inside the pickle, and come back in memory of their own.
-        let whole = value.call_method1(intern!(py, "copy"), (intern!(py, "K"),))?;
-        dumps(py)?
-            .call((whole, 5), Some(&keywords))
-            .and_then(|stream| Ok((stream.cast_into_exact()?, borrow(&buffers)?)))
-    } else {
-        Ok((stream.cast_into_exact()?, borrow(&buffers)?))
-    }
+    // Strided items, or times: NumPy itself writes such into the pickle.
+    if buffers.is_empty() { dump_long(value) } else { Ok((stream.cast_into_exact()?, borrow(&buffers)?)) }
+}
+
+/// By the package's pickler.
+fn dump_long<'py>(value: &Bound<'py, PyAny>) -> PyResult<Dumped<'py>> {
+    let py = value.py();
+    static LONG_WAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let dumped = LONG_WAY.import(py, "raylet._private.pickling", "dumps")?.call1((value,))?;
+    let (stream, buffers): (Bound<'py, PyBytes>, Bound<'py, PyList>) = dumped.extract()?;
+    Ok((stream, borrow(&buffers)?))
 }
 
 fn borrow(buffers: &Bound<'_, PyList>) -> PyResult<Vec<Borrowed>> {
