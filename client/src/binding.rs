@@ -15,15 +15,16 @@
 pub use crate::engine::Place;
 pub use crate::role::{ForkHooks, take_role};
 pub use crate::task::{Arguments, ResultRefs, Results, key};
-pub use crate::value::Form;
-pub use crate::worker::actor::Handed;
+pub use crate::value::{Form, Writing};
+pub use crate::worker::actor::{CallScope, Handed};
 pub use crate::worker::work;
 
 use crate::engine::plan::Plan;
 use crate::remote::engine::GroupCall;
+use crate::remote::group::demand;
 use crate::remote::{GroupError, Raylet, Strategy, SubmitError};
 use crate::stream::RefStream;
-use crate::task::{Options, TaskError, with_frame};
+use crate::task::{Options, TaskError, TaskErrorKind};
 use raylet_api::message::Message;
 use raylet_api::work::{BundleWish, Demand};
 use raylet_api::{JobId, TaskId};
@@ -294,9 +295,17 @@ impl Raylet {
         self.engine().cancel(object, force);
     }
 
-    /// Reserves bundles of resources, in 1/10,000; a promise, sealed when they are.
-    pub fn reserve(&self, bundles: Vec<Demand>, strategy: Strategy) -> Result<RawRef, GroupError> {
-        self.engine().create_group(GroupCall { bundles, strategy })
+    /// Reserves bundles of resources together; a promise, sealed when they are.
+    pub fn reserve(
+        &self,
+        bundles: &[Options],
+        strategy: Strategy,
+        name: &str,
+        is_detached: bool,
+    ) -> Result<RawRef, GroupError> {
+        bundles.iter().try_for_each(Options::check)?;
+        let bundles: Vec<Demand> = bundles.iter().map(demand).collect();
+        self.engine().create_group(GroupCall { bundles, strategy, name: name.to_owned(), is_detached })
     }
 
     /// Gives them back.
@@ -330,9 +339,14 @@ impl Raylet {
     }
 }
 
-/// The anchor of the actor whose method this thread runs.
-pub fn current_actor() -> Option<Handle> {
-    with_frame(|frame| frame.and_then(|frame| frame.actors.last().copied()))
+/// The anchor of the actor that this process is, once it is made.
+pub fn actor_here() -> Option<Handle> {
+    crate::worker::actor::here()
+}
+
+/// Has the actor of this process end after the calls that run; false where this is none.
+pub fn exit_here() -> bool {
+    crate::worker::actor::exit()
 }
 
 impl Options {
@@ -345,6 +359,12 @@ impl Options {
 
 /// An error that another language made: `payload` is its own, which its reader understands; a
 /// `is_final` one is not tried again where others of the application are.
-pub fn foreign_error(function: &str, message: &str, payload: Vec<u8>, is_final: bool) -> TaskError {
-    TaskError::foreign(function, message, payload, is_final)
+pub fn foreign_error(
+    kind: TaskErrorKind,
+    function: &str,
+    message: &str,
+    payload: Vec<u8>,
+    is_final: bool,
+) -> TaskError {
+    TaskError::foreign(kind, function, message, payload, is_final)
 }

@@ -251,14 +251,21 @@ pub(crate) fn frame() -> Option<Frame> {
     FRAME.with_borrow(Clone::clone)
 }
 
-/// Calls `with` with the frame of the task that this thread runs.
-pub(crate) fn with_frame<R>(with: impl FnOnce(Option<&Frame>) -> R) -> R {
-    FRAME.with_borrow(|frame| with(frame.as_ref()))
-}
-
 /// Calls `with` with the scope of the task that this thread runs, if it runs one.
 pub(crate) fn with_scope<R>(with: impl FnOnce(Option<&Scope>) -> R) -> R {
     FRAME.with_borrow(|frame| with(frame.as_ref().and_then(|frame| frame.task.as_deref())))
+}
+
+/// Runs code with a frame; the one before comes back also where it panics.
+pub(crate) fn within<R>(frame: Frame, body: impl FnOnce() -> R) -> R {
+    struct Restored(Option<Frame>);
+    impl Drop for Restored {
+        fn drop(&mut self) {
+            drop(FRAME.replace(self.0.take()));
+        }
+    }
+    let _before = Restored(FRAME.replace(Some(frame)));
+    body()
 }
 
 /// Runs user code as a task of this name: a panic becomes an error with its backtrace.

@@ -256,6 +256,11 @@ impl ObjectRef {
         self.inner.is_ready(self.handle())
     }
 
+    /// How the value is to be read, once there is one.
+    pub fn encoding(&self) -> Encoding {
+        self.inner.encoding_of(self.slot())
+    }
+
     /// Bytes of the value; zero while there is none.
     pub fn size(&self) -> u64 {
         self.inner.size_of(self.slot())

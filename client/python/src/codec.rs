@@ -15,9 +15,10 @@ mod arguments;
 mod layout;
 mod pickle;
 mod plain;
+mod probe;
 mod unplain;
 
-pub(crate) use arguments::{Arguments, decode_arguments, encode_arguments};
+pub(crate) use arguments::{decode_arguments, encode_arguments};
 
 use crate::buffer::Buffer;
 use crate::refs;
@@ -28,8 +29,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use raylet_client::Raylet;
+use raylet_client::binding::{Form, Writing};
 use std::sync::Arc;
-use store::{CreateError, CreateOptions, Encoding, Handle, Object, ObjectRef as RawRef, Store};
+use store::{CreateError, CreateOptions, Encoding, Object, ObjectRef as RawRef, Store};
 
 /// Up to here a value is written beside the store first: one put is cheaper than a writer.
 const SMALL_BYTES: usize = 256;
@@ -224,25 +226,36 @@ impl<'py> Encoded<'py> {
         Ok(writer.seal())
     }
 
-    /// Makes it the object that somebody promised; `None` where nobody refers to that any more.
-    pub(crate) fn put_for(
-        &self,
-        py: Python<'_>,
-        store: &Store,
-        promise: Handle,
-    ) -> Result<Option<RawRef>, Box<CreateError>> {
-        let options =
-            CreateOptions { encoding: self.encoding(), references: self.references(), ..CreateOptions::default() };
-        let size = self.size();
-        if size <= SMALL_BYTES {
-            let mut bytes = [0; SMALL_BYTES];
-            self.write_to(py, &mut bytes[..size]);
-            return store.put_for(promise, &bytes[..size], &options);
-        }
-        let Some(mut writer) = py.detach(|| store.create_for(promise, size as u64, &options))? else { return Ok(None) };
-        self.write_to(py, &mut writer);
-        Ok(Some(writer.seal()))
+    /// As a result is made of.
+    #[inline]
+    pub(crate) fn with_form<R>(&self, py: Python<'py>, with: impl FnOnce(&Form<'_>) -> R) -> R {
+        let (encoding, references) = (self.encoding(), self.references());
+        with(&Form::Written { encoding, len: self.size() as u64, references, write: &Writes { py, encoded: self } })
     }
+}
+
+/// Writes a value into the place of a result.
+struct Writes<'a, 'py> {
+    py: Python<'py>,
+    encoded: &'a Encoded<'py>,
+}
+
+impl Writing for Writes<'_, '_> {
+    fn write(&self, place: &mut [u8]) {
+        self.encoded.write_to(self.py, place);
+    }
+}
+
+impl std::fmt::Debug for Writes<'_, '_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writes").field("bytes", &self.encoded.size()).finish_non_exhaustive()
+    }
+}
+
+/// Makes an object of a value.
+#[inline]
+pub(crate) fn put(py: Python<'_>, ray: &Raylet, value: &Bound<'_, PyAny>) -> PyResult<RawRef> {
+    encode(py, value)?.put(py, ray.store()).map_err(|error| refused(&error))
 }
 
 /// Copies what may be large, letting other threads of the interpreter run meanwhile.
@@ -324,5 +337,6 @@ impl<'a> Reader<'a> {
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Buffer>()?;
     module.add_function(wrap_pyfunction!(pickle::prefer_registered, module)?)?;
+    probe::register(module)?;
     refs::register(module)
 }

@@ -5,15 +5,40 @@
 //! must not know what Ray is: names and texts that programs match on are in the package.
 
 mod buffer;
+mod call;
 mod codec;
+mod hooks;
+mod look;
 mod refs;
+mod role;
 mod session;
+mod stream;
+mod worker;
 
 use pyo3::prelude::*;
 
 /// The module.
 #[pymodule]
-fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    codec::register(module)?;
-    session::register(module)
+mod _native {
+    #[pymodule_export]
+    use crate::call::{
+        _received_actor, ActorCore, Caller, create_actor, find_actor, placement_group, remove_placement_group,
+    };
+    #[pymodule_export]
+    use crate::look::{ask, profile_event};
+    #[pymodule_export]
+    use crate::role::{cli, run_role};
+    #[pymodule_export]
+    use crate::session::{cancel, get, init, is_initialized, is_ready, on_ready, put, shutdown, wait};
+    #[pymodule_export]
+    use crate::stream::Stream;
+    #[pymodule_export]
+    use crate::worker::{HostedCall, context, current_actor, exit_actor, interrupted, is_cancelled};
+
+    use super::*;
+
+    #[pymodule_init]
+    fn init_module(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::codec::register(module)
+    }
 }

@@ -73,6 +73,12 @@ impl ObjectRef {
         made.map_or_else(|other| other, PyErr::from_value)
     }
 
+    /// Whether there is a value, or an error.
+    #[inline]
+    pub(crate) fn is_ready(&self) -> bool {
+        self.object().is_none_or(RawRef::is_ready)
+    }
+
     /// The 28 bytes of the id.
     pub(crate) fn id_bytes(&self) -> [u8; ID_BYTES] {
         match &self.target {
@@ -83,7 +89,7 @@ impl ObjectRef {
 
     /// What an id names in this session: the object where it can be found, else the id.
     fn find(id: [u8; ID_BYTES]) -> ObjectRef {
-        let session = crate::session::current().ok();
+        let session = crate::session::found();
         let found = session.and_then(|ray| ray.store().lookup(&ObjectId::new(id)));
         found.map_or_else(|| ObjectRef::named(id), |object| ObjectRef { target: Target::Live(object) })
     }
@@ -327,7 +333,7 @@ fn _received(py: Python<'_>, index: usize) -> PyResult<Py<ObjectRef>> {
 #[pyfunction]
 fn _out_of_band(slot: u32, generation: u64, id: &[u8]) -> PyResult<ObjectRef> {
     let id = id_of(id)?;
-    let session = crate::session::current().ok();
+    let session = crate::session::found();
     let found = session.and_then(|ray| ray.store().refer(Handle { slot, generation }));
     let same = found.filter(|object| *object.id().as_bytes() == id);
     Ok(same.map_or_else(|| ObjectRef::named(id), |object| ObjectRef { target: Target::Live(object) }))

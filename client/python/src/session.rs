@@ -1,102 +1,435 @@
-//! The session of this process: a raylet, and what puts to it and gets from it.
+//! The membership of this process, and what concerns objects: put, get, wait, be woken.
 //!
-//! The one thing to know: a stand-in for tests of values, in local mode. It must not learn more.
+//! The one thing to know: there is one session at a time, a driver's by `init` or a worker's own, and
+//! each has a number: what was prepared in another is prepared anew. A wait lets go of the interpreter
+//! and comes back now and then to look for signals. This file must not know calls.
 
 use crate::codec;
+use crate::hooks;
 use crate::refs::ObjectRef;
-use pyo3::exceptions::PyRuntimeError;
+use crate::stream::Stream;
+use pyo3::exceptions::{PyConnectionError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList};
+use raylet_client::binding::Program;
 use raylet_client::remote::Config;
-use raylet_client::{CreateOptions, Encoding, Mode, Raylet};
-use std::sync::{Mutex, PoisonError};
+use raylet_client::{ConnectError, InitError, Mode, Raylet, TaskError, Transport};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Wake, Waker};
+use std::time::{Duration, Instant};
+use store::{Encoding, GetError, ObjectRef as RawRef};
 
-static SESSION: Mutex<Option<Raylet>> = Mutex::new(None);
+/// How long a driver waits before it looks for signals, and a worker, whose every wait lends its CPU.
+const LOOK_DRIVER: Duration = Duration::from_millis(50);
+const LOOK_WORKER: Duration = Duration::from_secs(1);
+/// How long `get` of several waits for one before it looks for errors among the others.
+const LOOK_ERRORS: Duration = Duration::from_millis(10);
 
-/// The raylet of this process.
-pub(crate) fn current() -> PyResult<Raylet> {
-    let session = SESSION.lock().unwrap_or_else(PoisonError::into_inner);
-    session.clone().ok_or_else(|| PyRuntimeError::new_err("not initialized"))
+static SESSION: RwLock<Option<Raylet>> = RwLock::new(None);
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// The number of the session; another one after each init and shutdown.
+#[inline]
+pub(crate) fn number() -> u64 {
+    NUMBER.load(Ordering::Relaxed)
 }
 
+/// The session's raylet.
+#[inline]
+pub(crate) fn current(py: Python<'_>) -> PyResult<Raylet> {
+    found().ok_or_else(|| hooks::exception(py, "Shutdown", "there is no session", ""))
+}
+
+/// The session's raylet, where there is one.
+#[inline]
+pub(crate) fn found() -> Option<Raylet> {
+    SESSION.read().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Begins a session, or ends the one there is.
+pub(crate) fn set(ray: Option<Raylet>) {
+    let before = std::mem::replace(&mut *SESSION.write().unwrap_or_else(PoisonError::into_inner), ray);
+    NUMBER.fetch_add(1, Ordering::Relaxed);
+    drop(before);
+}
+
+fn item<'py, T: FromPyObjectOwned<'py>>(config: &Bound<'py, PyDict>, name: &str) -> PyResult<Option<T>> {
+    match config.get_item(name)? {
+        Some(value) if !value.is_none() => value.extract().map(Some).map_err(Into::into),
+        _ => Ok(None),
+    }
+}
+
+fn config_of(given: &Bound<'_, PyDict>) -> PyResult<Config> {
+    let mut config = Config::default();
+    if item::<String>(given, "mode")?.as_deref() == Some("local") {
+        config.mode = Mode::Local;
+    }
+    config.address = item(given, "address")?;
+    config.namespace = item(given, "namespace")?;
+    config.transport = item::<String>(given, "transport")?.as_deref().map(transport).transpose()?;
+    config.log_to_driver = item(given, "log_to_driver")?.unwrap_or(true);
+    config.capacity_bytes = item(given, "object_store_memory")?.unwrap_or(0);
+    config.spill_directory = item::<String>(given, "spill_directory")?.map(Into::into);
+    config.num_cpus = item(given, "num_cpus")?;
+    config.num_gpus = item(given, "num_gpus")?;
+    config.memory_bytes = item(given, "memory")?;
+    config.timeline = item(given, "timeline")?.unwrap_or(false);
+    config.workers_max = item(given, "workers_max")?;
+    if let Some(resources) = item::<std::collections::BTreeMap<String, f64>>(given, "resources")? {
+        config.resources = resources.into_iter().collect();
+    }
+    config.worker_program = Some(program(given, "executable", "arguments")?);
+    config.raylet_program = Some(program(given, "raylet_executable", "raylet_arguments")?);
+    Ok(config)
+}
+
+pub(crate) fn transport(name: &str) -> PyResult<Transport> {
+    match name {
+        "direct" => Ok(Transport::Direct),
+        "raylet" => Ok(Transport::Raylet),
+        other => Err(PyValueError::new_err(format!("{other:?} is no transport: \"direct\" or \"raylet\""))),
+    }
+}
+
+/// An interpreter that takes its role when it is up.
+fn program(given: &Bound<'_, PyDict>, executable: &str, arguments: &str) -> PyResult<Program> {
+    let is_worker = executable == "executable";
+    let mut environment = vec![("RAYLET_ROLE_LATER".to_owned(), "1".to_owned())];
+    if is_worker && let Some(more) = item::<std::collections::BTreeMap<String, String>>(given, "environment")? {
+        environment.extend(more);
+    }
+    Ok(Program {
+        executable: item(given, executable)?,
+        arguments: item(given, arguments)?.unwrap_or_default(),
+        environment,
+        directory: if is_worker { item(given, "directory")? } else { None },
+    })
+}
+
+/// Joins or starts a raylet; what is to be told of it.
 #[pyfunction]
-fn init_local() -> PyResult<()> {
-    let config = Config { mode: Mode::Local, capacity_bytes: 1 << 30, ..Config::default() };
-    let ray = Raylet::init(config).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
-    *SESSION.lock().unwrap_or_else(PoisonError::into_inner) = Some(ray);
+pub(crate) fn init<'py>(py: Python<'py>, config: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyDict>> {
+    let config = config_of(config)?;
+    let ray = py.detach(|| Raylet::init(config)).map_err(init_error)?;
+    let told = about(py, &ray)?;
+    set(Some(ray));
+    Ok(told)
+}
+
+pub(crate) fn about<'py>(py: Python<'py>, ray: &Raylet) -> PyResult<Bound<'py, PyDict>> {
+    let told = PyDict::new(py);
+    let job = ray.job();
+    told.set_item("job_id", PyBytes::new(py, job.as_bytes()))?;
+    let place = ray.place();
+    told.set_item("session_dir", place.map(|place| place.directory.display().to_string()))?;
+    told.set_item("session_id", place.map(|place| place.session_id.clone()))?;
+    told.set_item("address", place.map(|place| place.directory.display().to_string()))?;
+    told.set_item("node_id", node_id(place.map_or("local", |place| &place.session_id)))?;
+    Ok(told)
+}
+
+/// 28 bytes of hexadecimal that every process of one session derives alike.
+fn node_id(session: &str) -> String {
+    let mut text = String::with_capacity(56);
+    for part in 0..4u8 {
+        let hash = raylet_client::binding::key(&format!("{session}{part}"));
+        text.push_str(&format!("{hash:016x}"));
+    }
+    text.truncate(56);
+    text
+}
+
+fn init_error(error: InitError) -> PyErr {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    match error {
+        InitError::Connect { source: ConnectError::NotRunning { .. }, .. } => PyConnectionError::new_err(text),
+        InitError::Connect { .. } => PyConnectionError::new_err(text),
+        InitError::Options(_) | InitError::Address { .. } | InitError::ForceDirect { .. } => {
+            PyValueError::new_err(text)
+        }
+        _ => PyRuntimeError::new_err(text),
+    }
+}
+
+/// Ends the session; twice is once.
+#[pyfunction]
+pub(crate) fn shutdown(py: Python<'_>) {
+    crate::refs::forget_kept();
+    py.detach(|| set(None));
+}
+
+/// Whether there is a session.
+#[pyfunction]
+pub(crate) fn is_initialized() -> bool {
+    found().is_some()
+}
+
+/// Makes an object of a value.
+#[pyfunction]
+pub(crate) fn put(py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Py<ObjectRef>> {
+    let ray = current(py)?;
+    let object = codec::put(py, &ray, value)?;
+    ObjectRef::of(py, object)
+}
+
+/// The value of a reference, or the values of a list of them.
+#[pyfunction]
+#[pyo3(signature = (refs, timeout=None))]
+pub(crate) fn get<'py>(py: Python<'py>, refs: &Bound<'py, PyAny>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+    let ray = current(py)?;
+    if let Ok(one) = refs.cast::<ObjectRef>() {
+        return get_one(py, &ray, one.get(), limit(timeout)?);
+    }
+    let list = refs.cast::<PyList>().map_err(|_| PyTypeError::new_err("get takes an ObjectRef or a list of them"))?;
+    get_all(py, &ray, list, timeout)
+}
+
+/// Until when; `None` without limit.
+fn limit(timeout: Option<f64>) -> PyResult<Option<Instant>> {
+    let Some(timeout) = timeout else { return Ok(None) };
+    let timeout = Duration::try_from_secs_f64(timeout.max(0.0));
+    let timeout = timeout.map_err(|_| PyValueError::new_err("the timeout is no number of seconds"))?;
+    Ok(Instant::now().checked_add(timeout))
+}
+
+#[inline]
+fn get_one(py: Python<'_>, ray: &Raylet, one: &ObjectRef, until: Option<Instant>) -> PyResult<Py<PyAny>> {
+    let raw = one.live(py)?;
+    if !raw.is_ready() {
+        wait_for(py, ray, raw, until, || Ok(()))?;
+    }
+    value_of(py, ray, raw)
+}
+
+/// The value of an object that has one, or its error.
+pub(crate) fn value_of(py: Python<'_>, ray: &Raylet, raw: &RawRef) -> PyResult<Py<PyAny>> {
+    let found = match raw.is_ready() {
+        true => ray.object(raw, None),
+        // On disk: to be read.
+        false => py.detach(|| ray.object(raw, None)),
+    };
+    match found {
+        Ok(object) if object.encoding() == Encoding::Error => {
+            Err(hooks::exception_of(py, &TaskError::from_bytes(&object), &raw.id().to_string()))
+        }
+        Ok(object) => codec::decode(py, object, ray).map(Bound::unbind),
+        Err(error) => Err(get_error(py, raw, &error)),
+    }
+}
+
+fn get_error(py: Python<'_>, raw: &RawRef, error: &GetError) -> PyErr {
+    let kind = match error {
+        GetError::RayletGone { .. } => "Shutdown",
+        _ => "ObjectLost",
+    };
+    hooks::exception(py, kind, &error.to_string(), &raw.id().to_string())
+}
+
+fn look() -> Duration {
+    if crate::worker::is_worker() { LOOK_WORKER } else { LOOK_DRIVER }
+}
+
+/// Waits for an object, and runs `look_at` each time it looks for signals.
+fn wait_for(
+    py: Python<'_>,
+    ray: &Raylet,
+    raw: &RawRef,
+    until: Option<Instant>,
+    mut look_at: impl FnMut() -> PyResult<()>,
+) -> PyResult<()> {
+    loop {
+        let pause = until.map_or(look(), |until| look().min(until.saturating_duration_since(Instant::now())));
+        let objects = std::slice::from_ref(raw);
+        let found = py.detach(|| ray.ready(objects, 1, Some(pause)));
+        if found.map_err(|error| get_error(py, raw, &error))?[0] {
+            return Ok(());
+        }
+        py.check_signals()?;
+        look_at()?;
+        if until.is_some_and(|until| until <= Instant::now()) {
+            let error = hooks::hook(py, "timeout_error")?.call0()?;
+            return Err(PyErr::from_value(error));
+        }
+    }
+}
+
+fn get_all<'py>(py: Python<'py>, ray: &Raylet, list: &Bound<'py, PyList>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+    let until = limit(timeout)?;
+    let refs: Vec<Bound<'py, ObjectRef>> =
+        list.iter().map(|item| Ok(item.cast_into::<ObjectRef>()?)).collect::<PyResult<_>>()?;
+    // Waits for the last ones last: mostly they are done by then.
+    for (at, one) in refs.iter().enumerate() {
+        let raw = one.get().live(py)?;
+        if !raw.is_ready() {
+            wait_unless_others_fail(py, ray, raw, &refs[at + 1..], until)?;
+        }
+        fail_early(py, ray, raw)?;
+    }
+    let values = refs.iter().map(|one| value_of(py, ray, one.get().live(py)?)).collect::<PyResult<Vec<_>>>()?;
+    Ok(PyList::new(py, values)?.into_any().unbind())
+}
+
+/// The error of an object that has one.
+fn fail_early(py: Python<'_>, ray: &Raylet, raw: &RawRef) -> PyResult<()> {
+    if raw.encoding() == Encoding::Error { value_of(py, ray, raw).map(drop) } else { Ok(()) }
+}
+
+fn wait_unless_others_fail(
+    py: Python<'_>,
+    ray: &Raylet,
+    raw: &RawRef,
+    others: &[Bound<'_, ObjectRef>],
+    until: Option<Instant>,
+) -> PyResult<()> {
+    let mut next_look = Instant::now() + LOOK_ERRORS;
+    loop {
+        let slice = until.map_or(next_look, |until| until.min(next_look));
+        let objects = std::slice::from_ref(raw);
+        let pause = slice.saturating_duration_since(Instant::now());
+        let found = py.detach(|| ray.ready(objects, 1, Some(pause)));
+        if found.map_err(|error| get_error(py, raw, &error))?[0] {
+            return Ok(());
+        }
+        py.check_signals()?;
+        for other in others {
+            let other = other.get().live(py)?;
+            if other.is_ready() {
+                fail_early(py, ray, other)?;
+            }
+        }
+        if until.is_some_and(|until| until <= Instant::now()) {
+            return Err(PyErr::from_value(hooks::hook(py, "timeout_error")?.call0()?));
+        }
+        next_look = Instant::now() + look().max(LOOK_ERRORS);
+    }
+}
+
+/// Ready references and the others, in order; streams are ready when their next item is there.
+#[pyfunction]
+#[pyo3(signature = (refs, num_returns, timeout=None))]
+pub(crate) fn wait<'py>(
+    py: Python<'py>,
+    refs: &Bound<'py, PyList>,
+    num_returns: usize,
+    timeout: Option<f64>,
+) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>)> {
+    let ray = current(py)?;
+    let until = limit(timeout)?;
+    let awaited: Vec<Awaited<'py>> = refs.iter().map(|item| Awaited::of(py, item)).collect::<PyResult<_>>()?;
+    loop {
+        let is_ready: Vec<bool> = awaited.iter().map(Awaited::is_ready).collect();
+        let count = is_ready.iter().filter(|ready| **ready).count();
+        if count >= num_returns || until.is_some_and(|until| until <= Instant::now()) {
+            return split(py, refs, &is_ready, num_returns);
+        }
+        let mut objects = Vec::new();
+        for (one, is_ready) in awaited.iter().zip(&is_ready) {
+            if !is_ready {
+                one.objects(py, &mut objects)?;
+            }
+        }
+        let pause = until.map_or(look(), |until| look().min(until.saturating_duration_since(Instant::now())));
+        let more = (num_returns - count).min(objects.len());
+        let found = py.detach(|| ray.ready(&objects, more, Some(pause)));
+        found.map_err(|error| get_error(py, &objects[0], &error))?;
+        py.check_signals()?;
+    }
+}
+
+/// What `wait` waits for.
+enum Awaited<'py> {
+    Object(Bound<'py, ObjectRef>),
+    Stream(Bound<'py, Stream>),
+}
+
+impl<'py> Awaited<'py> {
+    fn of(py: Python<'py>, item: Bound<'py, PyAny>) -> PyResult<Awaited<'py>> {
+        match item.cast_into::<ObjectRef>() {
+            Ok(object) => {
+                object.get().live(py)?;
+                Ok(Awaited::Object(object))
+            }
+            Err(error) => Ok(Awaited::Stream(error.into_inner().getattr("_stream")?.cast_into::<Stream>()?)),
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        match self {
+            Awaited::Object(object) => object.get().is_ready(),
+            Awaited::Stream(stream) => stream.get().is_next_ready(),
+        }
+    }
+
+    fn objects(&self, py: Python<'_>, list: &mut Vec<RawRef>) -> PyResult<()> {
+        match self {
+            Awaited::Object(object) => list.push(object.get().live(py)?.clone()),
+            Awaited::Stream(stream) => list.extend(stream.get().awaited()),
+        }
+        Ok(())
+    }
+}
+
+fn split<'py>(
+    py: Python<'py>,
+    refs: &Bound<'py, PyList>,
+    is_ready: &[bool],
+    num_returns: usize,
+) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>)> {
+    let (ready, rest) = (PyList::empty(py), PyList::empty(py));
+    let mut taken = 0;
+    for (item, is_ready) in refs.iter().zip(is_ready) {
+        if *is_ready && taken < num_returns {
+            taken += 1;
+            ready.append(item)?;
+        } else {
+            rest.append(item)?;
+        }
+    }
+    Ok((ready, rest))
+}
+
+/// Whether a reference has a value or an error.
+#[pyfunction]
+pub(crate) fn is_ready(object: &Bound<'_, ObjectRef>) -> bool {
+    object.get().is_ready()
+}
+
+/// Takes back the call that makes an object.
+#[pyfunction]
+pub(crate) fn cancel(py: Python<'_>, object: &Bound<'_, ObjectRef>, force: bool, recursive: bool) -> PyResult<()> {
+    let (ray, raw) = (current(py)?, object.get().live(py)?.clone());
+    py.detach(|| ray.cancel_object(&raw, force, recursive));
     Ok(())
 }
 
-#[pyfunction]
-fn shutdown() {
-    crate::refs::forget_kept();
-    *SESSION.lock().unwrap_or_else(PoisonError::into_inner) = None;
+/// Calls something back when it is woken, once.
+struct Callback(Py<PyAny>);
+
+impl Wake for Callback {
+    fn wake(self: Arc<Self>) {
+        // An interpreter that ends calls nobody back.
+        Python::try_attach(|py| {
+            if let Err(error) = self.0.call0(py) {
+                error.write_unraisable(py, None);
+            }
+        });
+    }
 }
 
+/// Calls `callback` from some thread as soon as the reference has a value: at once where it has one.
 #[pyfunction]
-fn put(py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Py<ObjectRef>> {
-    let object = codec::encode(py, value)?.put(py, current()?.store()).map_err(|error| codec::refused(&error))?;
-    ObjectRef::of(py, object)
-}
-
-#[pyfunction]
-fn get<'py>(py: Python<'py>, object: &Bound<'py, ObjectRef>) -> PyResult<Bound<'py, PyAny>> {
-    let ray = current()?;
-    let bytes = ray.store().get(object.get().live(py)?).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
-    codec::decode(py, bytes, &ray)
-}
-
-/// The bytes of an object, and the number of its encoding.
-#[pyfunction]
-fn _bytes<'py>(py: Python<'py>, object: &Bound<'py, ObjectRef>) -> PyResult<(Bound<'py, PyBytes>, u8)> {
-    let bytes = current()?.store().get(object.get().live(py)?);
-    let bytes = bytes.map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
-    Ok((PyBytes::new(py, &bytes), bytes.encoding() as u8))
-}
-
-/// An object of any bytes.
-#[pyfunction]
-fn _put_bytes(py: Python<'_>, bytes: &[u8], encoding: u8, references: Vec<Py<ObjectRef>>) -> PyResult<Py<ObjectRef>> {
-    let known = [Encoding::Raw, Encoding::Arrow, Encoding::Pickle, Encoding::MessagePack];
-    let references: Vec<_> = references.iter().filter_map(|object| object.get().object().cloned()).collect();
-    let options =
-        CreateOptions { encoding: known[usize::from(encoding)], references: &references, ..Default::default() };
-    let object = current()?.store().put_with(bytes, &options).map_err(|error| codec::refused(&error))?;
-    ObjectRef::of(py, object)
-}
-
-#[pyfunction]
-fn _encode_arguments<'py>(
-    py: Python<'py>,
-    args: &Bound<'py, PyTuple>,
-    kwargs: Option<&Bound<'py, PyDict>>,
-) -> PyResult<(Bound<'py, PyBytes>, Vec<Py<ObjectRef>>)> {
-    let arguments = codec::encode_arguments(py, args, kwargs, &current()?, "f")?;
-    let bytes = PyBytes::new(py, arguments.bytes());
-    let awaited = arguments.into_awaited().into_iter().map(|object| ObjectRef::of(py, object));
-    Ok((bytes, awaited.collect::<PyResult<_>>()?))
-}
-
-#[pyfunction]
-fn _decode_arguments<'py>(
-    py: Python<'py>,
-    bytes: &[u8],
-    awaited: Vec<Bound<'py, ObjectRef>>,
-) -> PyResult<(Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>)> {
-    let value = |at: usize| {
-        let object = awaited.get(at).ok_or_else(|| pyo3::exceptions::PyValueError::new_err("no such object"))?;
-        get(py, object)
-    };
-    codec::decode_arguments(py, bytes, value)
-}
-
-pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(init_local, module)?)?;
-    module.add_function(wrap_pyfunction!(shutdown, module)?)?;
-    module.add_function(wrap_pyfunction!(put, module)?)?;
-    module.add_function(wrap_pyfunction!(get, module)?)?;
-    module.add_function(wrap_pyfunction!(_bytes, module)?)?;
-    module.add_function(wrap_pyfunction!(_put_bytes, module)?)?;
-    module.add_function(wrap_pyfunction!(_encode_arguments, module)?)?;
-    module.add_function(wrap_pyfunction!(_decode_arguments, module)?)
+pub(crate) fn on_ready(py: Python<'_>, object: &Bound<'_, ObjectRef>, callback: Py<PyAny>) -> PyResult<()> {
+    let (ray, raw) = (current(py)?, object.get().live(py)?.clone());
+    let waker = Waker::from(Arc::new(Callback(callback)));
+    if !py.detach(|| ray.wake_when_ready(&raw, &waker)) {
+        waker.wake();
+    }
+    Ok(())
 }

@@ -357,7 +357,8 @@ impl Shared {
             group: object_key(object.handle()),
             bundles: group.bundles,
             strategy: group.strategy.name().to_owned(),
-            ..CreateGroup::default()
+            name: group.name,
+            is_detached: group.is_detached,
         };
         match self.line.ask(question, ANSWER_TIME).map_err(SubmitError::from)? {
             Message::Done(_) => Ok(object),

@@ -41,6 +41,10 @@ pub(crate) struct Call<'a> {
 pub(crate) struct GroupCall {
     pub(crate) bundles: Vec<Demand>,
     pub(crate) strategy: Strategy,
+    /// What listings call it.
+    pub(crate) name: String,
+    /// It outlives its job.
+    pub(crate) is_detached: bool,
 }
 
 /// Carries out what programs ask for.

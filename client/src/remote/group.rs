@@ -95,7 +95,8 @@ impl Raylet {
         if let Some(bundle) = demands.iter().position(Demand::is_empty) {
             return Err(GroupError::EmptyBundle { bundle });
         }
-        let object = self.engine().create_group(GroupCall { bundles: demands, strategy })?;
+        let group = GroupCall { bundles: demands, strategy, name: String::new(), is_detached: false };
+        let object = self.engine().create_group(group)?;
         Ok(PlacementGroup { ray: self.clone(), object, bundles: bundles.len() })
     }
 }

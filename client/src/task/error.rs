@@ -46,8 +46,14 @@ impl TaskError {
     }
 
     /// See [`foreign_error`](crate::binding::foreign_error).
-    pub(crate) fn foreign(function: &str, message: &str, payload: Vec<u8>, is_final: bool) -> TaskError {
-        let failure = Failure::new(TaskErrorKind::Returned, function, message);
+    pub(crate) fn foreign(
+        kind: TaskErrorKind,
+        function: &str,
+        message: &str,
+        payload: Vec<u8>,
+        is_final: bool,
+    ) -> TaskError {
+        let failure = Failure::new(kind, function, message);
         TaskError(Box::new(Failure { payload, is_final, ..failure }))
     }
 

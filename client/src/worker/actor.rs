@@ -22,7 +22,7 @@ use crate::engine::spec::handle;
 use crate::task::{self, TaskError, TaskErrorKind};
 use crate::value::Form;
 use callers::{Callers, Ring};
-pub use foreign::Handed;
+pub use foreign::{CallScope, Handed};
 use raylet_api::work::{ActorExited, ActorFailed, ActorReady, RunActor};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +37,7 @@ static HERE: Mutex<Option<Arc<Here>>> = Mutex::new(None);
 
 /// What an actor's methods can ask of its host.
 struct Here {
+    anchor: Handle,
     is_leaving: AtomicBool,
     ring: Ring,
 }
@@ -57,6 +58,11 @@ pub(crate) fn exit() -> bool {
         here.ring.bell().wake_all();
     }
     here.is_some()
+}
+
+/// The anchor of the actor that this process is.
+pub(crate) fn here() -> Option<Handle> {
+    HERE.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|here| here.anchor)
 }
 
 fn set_here(here: Option<Arc<Here>>) {
@@ -105,7 +111,8 @@ fn host_rust(seat: &Seat, inbox: &Inbox, run: &RunActor, class: &'static Class, 
 
 /// Lets callers in, until `serve` returns.
 fn open(seat: &Seat, inbox: &Inbox, run: &RunActor, serve: impl FnOnce(Callers<'_>)) {
-    let here = Arc::new(Here { is_leaving: AtomicBool::new(false), ring: Ring::of(&seat.segment, run.bell) });
+    let (is_leaving, ring) = (AtomicBool::new(false), Ring::of(&seat.segment, run.bell));
+    let here = Arc::new(Here { anchor: handle(run.anchor), is_leaving, ring });
     set_here(Some(here.clone()));
     let callers = Callers::new(seat, inbox, here, run);
     seat.say(ActorReady {});

@@ -7,6 +7,7 @@ mod bytes;
 mod doctor;
 mod list;
 mod logs;
+mod look;
 mod memory;
 mod pages;
 mod resources;
@@ -17,15 +18,19 @@ mod summary;
 mod table;
 mod timeline;
 
+pub use look::look;
+
 use crate::ask::AskError;
 use crate::raylet::StartError;
 use crate::session::SessionError;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use raylet_api::address::{self, AddressError};
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 /// The exit codes, as `--help` shows them.
 const EXIT_CODES: &str = "Exit codes:
@@ -153,7 +158,27 @@ fn session_exit_code(error: &SessionError) -> u8 {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    ExitCode::from(run(std::env::args_os()))
+}
+
+/// What starts this command line once more: the executable, and what comes before a command. Only the
+/// first call counts, and without one it is this process' executable.
+pub fn set_own_command(words: Vec<OsString>) {
+    let _ = OWN_COMMAND.set(words);
+}
+
+static OWN_COMMAND: OnceLock<Vec<OsString>> = OnceLock::new();
+
+/// Runs a command line, whose first word is what the command is called; its exit code.
+pub fn run(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
+    let cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to the one stream, errors to the other; nobody may be listening.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(2);
+        }
+    };
     log_to_stderr();
     let outcome = match cli.command {
         Command::Start(options) => start::run(&options),
@@ -167,12 +192,12 @@ pub fn main() -> ExitCode {
         Command::Doctor(options) => doctor::run(&options),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => {
             if !matches!(error, CliError::NotStarted { .. }) {
                 complain(&error);
             }
-            ExitCode::from(error.exit_code())
+            error.exit_code()
         }
     }
 }

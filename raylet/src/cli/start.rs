@@ -169,8 +169,14 @@ fn run_in_background(options: &Options) -> Result<(), CliError> {
 /// This executable once more, with the same options spelled out.
 fn command(options: &Options) -> Result<Command, CliError> {
     let what = "find this executable";
-    let executable = std::env::current_exe().map_err(|source| CliError::Io { what, source })?;
-    let mut command = Command::new(executable);
+    let mut command = match super::OWN_COMMAND.get().and_then(|words| words.split_first()) {
+        Some((executable, words)) => {
+            let mut command = Command::new(executable);
+            command.args(words);
+            command
+        }
+        None => Command::new(std::env::current_exe().map_err(|source| CliError::Io { what, source })?),
+    };
     command.args(["start", "--foreground", "--announce", "--session", &options.session.session]);
     command.args(["--max-clients", &options.max_clients.to_string()]);
     if let Some(capacity) = options.capacity {

@@ -45,13 +45,13 @@ pub(super) fn run(options: &Options) -> Result<(), CliError> {
 
 /// Everything, as JSON has it.
 #[derive(Debug, Default, Serialize)]
-struct Whole {
+pub(super) struct Whole {
     #[serde(flatten)]
     status: StatusReply,
     work: SummaryReply,
 }
 
-fn ask(directory: &Path) -> Result<Whole, AskError> {
+pub(super) fn ask(directory: &Path) -> Result<Whole, AskError> {
     let mut asker = Asker::connect(directory)?;
     let status = match asker.ask(Status {})? {
         Message::StatusReply(status) => status,

@@ -40,7 +40,14 @@ struct Timelines {
 }
 
 pub(super) fn run(options: &Options) -> Result<(), CliError> {
-    let mut asker = Asker::connect(&options.session.directory()?)?;
+    let trace = trace_of(&options.session.directory()?)?;
+    let failed = |source| CliError::File { path: options.output.clone(), source };
+    write(&options.output, &trace).map_err(failed)
+}
+
+/// What ran when, as a trace.
+pub(super) fn trace_of(directory: &Path) -> Result<Value, CliError> {
+    let mut asker = Asker::connect(directory)?;
     let silent_count = collect(&mut asker)?;
     let mut found = all(&mut asker)?;
     found.silent_count = silent_count;
@@ -50,10 +57,7 @@ pub(super) fn run(options: &Options) -> Result<(), CliError> {
     if found.dropped_count > 0 {
         tracing::warn!(count = found.dropped_count, "the oldest slices are lost, there were too many");
     }
-    let trace = trace(found.slices);
-    let failed = |source| CliError::File { path: options.output.clone(), source };
-    write(&options.output, &trace).map_err(failed)?;
-    Ok(())
+    Ok(trace(found.slices))
 }
 
 /// Has everybody asked, and waits until they have answered; how many have not.

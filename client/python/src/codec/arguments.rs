@@ -20,7 +20,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use raylet_api::record::INLINE_BYTES_MAX;
-use raylet_client::Raylet;
+use raylet_client::{Raylet, binding};
 use store::{ObjectRef as RawRef, Store};
 
 /// A value of more bytes becomes an object.
@@ -47,9 +47,10 @@ impl Arguments {
         self.bytes.as_slice()
     }
 
-    /// The objects that have to have values before the call can run, in the order of their positions.
-    pub(crate) fn awaited(&self) -> &[RawRef] {
-        &self.awaited
+    /// As they are submitted.
+    #[inline]
+    pub(crate) fn packed(self) -> binding::Arguments {
+        binding::Arguments::of_parts(self.bytes.as_slice(), self.awaited)
     }
 
     /// The same, for whoever goes on holding them.
@@ -98,8 +99,10 @@ pub(crate) fn encode_arguments<'py>(
     kwargs: Option<&Bound<'py, PyDict>>,
     ray: &Raylet,
     function: &str,
+    header: &[u8],
 ) -> PyResult<Arguments> {
-    let bytes = Compact { inline: [0; INLINE_BYTES_MAX], len: 0, more: Vec::new() };
+    let mut bytes = Compact { inline: [0; INLINE_BYTES_MAX], len: 0, more: Vec::new() };
+    bytes.push(header);
     let mut writer = Writer { py, store: ray.store(), function, to: Arguments { bytes, awaited: Vec::new() } };
     writer.count(args.len())?;
     for argument in args.iter_borrowed() {

@@ -10,7 +10,7 @@ use super::threads::Lead;
 use crate::binding::{Resident, Running};
 use crate::remote::Raylet;
 use crate::stream::Writer;
-use crate::task::{self, Results, TaskError};
+use crate::task::{self, Frame, Results, TaskError};
 use crate::value::Form;
 use crate::worker::Seat;
 use crate::worker::results::{Outlet, seal_error};
@@ -82,15 +82,9 @@ impl Handed {
         self.name
     }
 
-    /// Runs code of the method in the call's name: what it submits is the call's.
-    pub fn within<R>(&self, body: impl FnOnce() -> R) -> Option<R> {
-        let mut made = None;
-        let frame = frame(&self.ray, &self.call().call, Some(self.anchor));
-        let _ = task::execute(self.name, frame, || {
-            made = Some(body());
-            Ok(())
-        });
-        made
+    /// In whose name its code runs.
+    pub fn scope(&self) -> CallScope {
+        CallScope(frame(&self.ray, &self.call().call, Some(self.anchor)))
     }
 
     /// The next item of a stream; false where nobody reads on.
@@ -111,7 +105,10 @@ impl Handed {
     }
 
     /// Ends the call by what `produce` hands over or says; the call again where it is to be tried again.
-    pub fn finish(mut self, produce: impl FnOnce(&mut dyn Results) -> Result<(), TaskError>) -> Option<Handed> {
+    pub fn finish(
+        mut self,
+        produce: impl FnOnce(&Running<'_>, &mut dyn Results) -> Result<(), TaskError>,
+    ) -> Option<Handed> {
         // A stream's items came one by one.
         self.writer();
         let call = self.call.take()?;
@@ -119,7 +116,7 @@ impl Handed {
             Some(writer) => Outlet::Stream(writer),
             None => Outlet::new(self.ray.store(), &call.call, self.attempt),
         };
-        let outcome = produce(&mut outlet);
+        let outcome = produce(&running(&self.ray, &call.call, self.attempt), &mut outlet);
         if is_tried_again(&call.call.record, self.attempt, &outcome) {
             outlet.begin_again();
             if let Outlet::Stream(writer) = outlet {
@@ -132,6 +129,17 @@ impl Handed {
         outlet.seal_all(self.name, outcome);
         call.finish();
         None
+    }
+}
+
+/// In whose name code runs: what it submits is the call's.
+#[derive(Clone, Debug)]
+pub struct CallScope(Frame);
+
+impl CallScope {
+    /// Runs code in the call's name.
+    pub fn within<R>(self, body: impl FnOnce() -> R) -> R {
+        task::within(self.0, body)
     }
 }
 

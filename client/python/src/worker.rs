@@ -1,0 +1,765 @@
+//! Workers: how the interpreter runs the calls that a worker is given.
+//!
+//! The one thing to know: a function is loaded once and then called straight from here: arguments are
+//! decoded, the function is called, and what it returns is written into the promised results. A plain
+//! actor's methods are the same; a hosting actor is handed its calls ([`HostedCall`]). Errors are described
+//! by a hook, where the language has words for them. This file must not know how calls get here.
+
+use crate::call::{AHEAD, DEFINITION, GROUP, actor_id};
+use crate::codec::{self, Encoded, Place};
+use crate::hooks::hook;
+use crate::session;
+use pyo3::exceptions::{PyRuntimeError, PySystemExit};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
+use raylet_client::binding::{self, Form, Handed, Language, Resident, Results, Running};
+use raylet_client::role::WorkerSpec;
+use raylet_client::{Raylet, TaskError, TaskErrorKind};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use store::Handle;
+
+static IS_WORKER: AtomicBool = AtomicBool::new(false);
+/// The thread that runs tasks, to be interrupted.
+static MAIN: OnceLock<nix::sys::pthread::Pthread> = OnceLock::new();
+/// The first result of what the main thread runs; generation 0 is nothing.
+static RUNS_SLOT: AtomicU32 = AtomicU32::new(0);
+static RUNS_GENERATION: AtomicU64 = AtomicU64::new(0);
+/// What runs was cancelled.
+static IS_CANCELLED: AtomicBool = AtomicBool::new(false);
+/// The main thread is to be interrupted by its handler of signals.
+static IS_INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// Held while a run begins, ends or is interrupted, so that the signal comes within the run.
+static TURN: Mutex<()> = Mutex::new(());
+/// Of the actor that this process is.
+static HOSTED: Mutex<Option<HashMap<Handle, Py<HostedCall>>>> = Mutex::new(None);
+
+/// Whether this process is a worker.
+pub(crate) fn is_worker() -> bool {
+    IS_WORKER.load(Ordering::Relaxed)
+}
+
+/// Nothing behind these locks is left half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a thread runs.
+#[derive(Clone, Debug)]
+struct Current {
+    key: u64,
+    name: &'static str,
+    attempt: u32,
+    result: Option<Handle>,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
+}
+
+/// The life of a worker, in the process that was just forked, which has the interpreter.
+pub(crate) fn work(spec: &WorkerSpec) -> i32 {
+    IS_WORKER.store(true, Ordering::Relaxed);
+    let _ = MAIN.set(nix::sys::pthread::pthread_self());
+    Python::attach(|py| {
+        let started = hook(py, "worker_started").and_then(|hook| hook.call0());
+        if let Err(error) = started {
+            error.print(py);
+            return 1;
+        }
+        binding::set_language(Box::new(Interpreter::default()));
+        let code = py.detach(|| match binding::work(spec) {
+            Ok(()) => 0,
+            Err(error) => {
+                eprintln!("raylet: worker {} could not join: {error}", spec.worker);
+                71
+            }
+        });
+        exit(py, code);
+        code
+    })
+}
+
+/// What a program does at its end.
+fn exit(py: Python<'_>, code: i32) {
+    let exiting = hook(py, "worker_exiting").and_then(|hook| hook.call1((code,)));
+    if let Err(error) = exiting {
+        error.print(py);
+    }
+}
+
+/// A function that is loaded.
+struct Loaded {
+    function: Py<PyAny>,
+    name: &'static str,
+}
+
+/// The language of this process.
+#[derive(Default)]
+struct Interpreter {
+    functions: Mutex<HashMap<u64, &'static Loaded>>,
+}
+
+/// The bytes of a call before its packed arguments.
+#[derive(Clone, Copy, Debug, Default)]
+struct Header<'a> {
+    definition: Option<Handle>,
+    ahead: Option<u32>,
+    group: Option<&'a str>,
+}
+
+impl<'a> Header<'a> {
+    /// And what is left.
+    fn read(bytes: &'a [u8]) -> Option<(Header<'a>, &'a [u8])> {
+        let (&flags, mut left) = bytes.split_first()?;
+        let mut header = Header::default();
+        if flags & DEFINITION != 0 {
+            let (slot, rest) = left.split_first_chunk::<4>()?;
+            let (generation, rest) = rest.split_first_chunk::<8>()?;
+            header.definition =
+                Some(Handle { slot: u32::from_le_bytes(*slot), generation: u64::from_le_bytes(*generation) });
+            left = rest;
+        }
+        if flags & AHEAD != 0 {
+            let (ahead, rest) = left.split_first_chunk::<4>()?;
+            header.ahead = Some(u32::from_le_bytes(*ahead));
+            left = rest;
+        }
+        if flags & GROUP != 0 {
+            let (&length, rest) = left.split_first()?;
+            let (group, rest) = rest.split_at_checked(usize::from(length))?;
+            header.group = Some(std::str::from_utf8(group).ok()?);
+            left = rest;
+        }
+        Some((header, left))
+    }
+}
+
+/// Something about a call that is not the program's fault.
+fn unreadable(name: &str, what: &dyn fmt::Display) -> TaskError {
+    TaskError::new(TaskErrorKind::Argument, name, what)
+}
+
+fn header_of<'a>(name: &str, call: &Running<'a>) -> Result<(Header<'a>, &'a [u8]), TaskError> {
+    Header::read(call.arguments).ok_or_else(|| unreadable(name, &"the call does not begin as calls do"))
+}
+
+/// The definition that a call names.
+fn definition_of(py: Python<'_>, name: &str, ray: &Raylet, header: &Header<'_>) -> Result<Py<PyAny>, TaskError> {
+    let gone = || {
+        let what = "its definition is gone, as the process that exported it is";
+        TaskError::new(TaskErrorKind::UnknownFunction, name, &what)
+    };
+    let object = header.definition.and_then(|handle| ray.store().refer(handle)).ok_or_else(gone)?;
+    session::value_of(py, ray, &object).map_err(|error| described(py, &error, name, None))
+}
+
+impl Interpreter {
+    fn loaded(&self, py: Python<'_>, call: &Running<'_>, header: &Header<'_>) -> Result<&'static Loaded, TaskError> {
+        if let Some(loaded) = lock(&self.functions).get(&call.key) {
+            return Ok(loaded);
+        }
+        let definition = definition_of(py, self.name(call.key), call.ray, header)?;
+        let load = || -> PyResult<(Py<PyAny>, String)> {
+            let function = hook(py, "load_function")?.call1((call.key, definition))?;
+            Ok((
+                function.clone().unbind(),
+                function
+                    .getattr("__qualname__")
+                    .and_then(|name| name.extract().map_err(Into::into))
+                    .unwrap_or_default(),
+            ))
+        };
+        let (function, name) = load().map_err(|error| described(py, &error, self.name(call.key), None))?;
+        let name = binding::set_name(call.key, &name);
+        let loaded: &'static Loaded = Box::leak(Box::new(Loaded { function, name }));
+        lock(&self.functions).insert(call.key, loaded);
+        Ok(loaded)
+    }
+}
+
+impl Language for Interpreter {
+    fn name(&self, key: u64) -> &'static str {
+        lock(&self.functions).get(&key).map_or("a function", |loaded| loaded.name)
+    }
+
+    fn run(&self, call: &Running<'_>, results: &mut dyn Results) -> Result<(), TaskError> {
+        Python::attach(|py| {
+            begin_session(call.ray);
+            let (header, arguments) = header_of(self.name(call.key), call)?;
+            let loaded = self.loaded(py, call, &header)?;
+            let current = Current { key: call.key, name: loaded.name, attempt: call.attempt, result: call.result };
+            let _turn = Turn::begin(current, true);
+            invoke(py, loaded.function.bind(py), loaded.name, None, call, arguments, header.ahead, results)
+        })
+    }
+
+    fn create(&self, call: &Running<'_>) -> Result<Box<dyn Resident>, TaskError> {
+        Python::attach(|py| {
+            begin_session(call.ray);
+            Actor::create(py, call).map(|actor| Box::new(actor) as Box<dyn Resident>)
+        })
+    }
+
+    fn interrupt(&self, result: Handle) {
+        let hosted = lock(&HOSTED)
+            .as_ref()
+            .and_then(|calls| Python::try_attach(|py| calls.get(&result).map(|call| call.clone_ref(py))).flatten());
+        if let Some(call) = hosted {
+            Python::try_attach(|py| call.get().cancel(py));
+            return;
+        }
+        let _turn = lock(&TURN);
+        let runs = (RUNS_SLOT.load(Ordering::SeqCst), RUNS_GENERATION.load(Ordering::SeqCst));
+        if runs != (result.slot, result.generation) {
+            return;
+        }
+        IS_CANCELLED.store(true, Ordering::SeqCst);
+        // A method of an actor goes on; it may ask whether it was cancelled.
+        if let (false, Some(main)) = (is_actor(), MAIN.get()) {
+            IS_INTERRUPTED.store(true, Ordering::SeqCst);
+            // Where the thread is gone, so is the process soon.
+            let _ = nix::sys::pthread::pthread_kill(*main, nix::sys::signal::Signal::SIGINT);
+        }
+    }
+
+    fn variable_set(&self, name: &str, value: &str) {
+        Python::attach(|py| {
+            let set = || py.import("os")?.getattr("environ")?.set_item(name, value);
+            if let Err(error) = set() {
+                error.print(py);
+            }
+        });
+    }
+}
+
+static IS_ACTOR: AtomicBool = AtomicBool::new(false);
+
+fn is_actor() -> bool {
+    IS_ACTOR.load(Ordering::Relaxed)
+}
+
+/// A worker's session is that of its first call.
+fn begin_session(ray: &Raylet) {
+    if session::found().is_none() {
+        session::set(Some(ray.clone()));
+    }
+}
+
+/// The time in which a call runs on this thread.
+struct Turn {
+    before: Option<Current>,
+    is_main: bool,
+}
+
+impl Turn {
+    fn begin(current: Current, is_main: bool) -> Turn {
+        if let (true, Some(Handle { slot, generation })) = (is_main, current.result) {
+            let _turn = lock(&TURN);
+            IS_CANCELLED.store(false, Ordering::SeqCst);
+            RUNS_SLOT.store(slot, Ordering::SeqCst);
+            RUNS_GENERATION.store(generation, Ordering::SeqCst);
+        }
+        Turn { before: CURRENT.replace(Some(current)), is_main }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        CURRENT.set(self.before.take());
+        if self.is_main {
+            let _turn = lock(&TURN);
+            RUNS_GENERATION.store(0, Ordering::SeqCst);
+            IS_INTERRUPTED.store(false, Ordering::SeqCst);
+        }
+    }
+}
+
+/// The arguments of a call, each object replaced by its value.
+fn arguments_of<'py>(
+    py: Python<'py>,
+    bytes: &[u8],
+    call: &Running<'_>,
+) -> PyResult<(Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>)> {
+    codec::decode_arguments(py, bytes, |position| {
+        let missing = || PyRuntimeError::new_err("the call names an object that did not come with it");
+        let object = call.awaited.get(position).ok_or_else(missing)?;
+        session::value_of(py, call.ray, object).map(|value| value.into_bound(py))
+    })
+}
+
+/// Calls a function and hands its results over.
+#[allow(clippy::too_many_arguments, reason = "each is another thing")]
+fn invoke(
+    py: Python<'_>,
+    function: &Bound<'_, PyAny>,
+    name: &'static str,
+    actor: Option<&Bound<'_, PyAny>>,
+    call: &Running<'_>,
+    arguments: &[u8],
+    ahead: Option<u32>,
+    results: &mut dyn Results,
+) -> Result<(), TaskError> {
+    let describe = |error: PyErr| described(py, &error, name, actor);
+    let (args, kwargs) = arguments_of(py, arguments, call).map_err(describe)?;
+    let returned = function.call(args, kwargs.as_ref()).map_err(describe)?;
+    hand_over(py, &returned, name, actor, call, ahead, results)
+}
+
+fn hand_over(
+    py: Python<'_>,
+    returned: &Bound<'_, PyAny>,
+    name: &'static str,
+    actor: Option<&Bound<'_, PyAny>>,
+    call: &Running<'_>,
+    ahead: Option<u32>,
+    results: &mut dyn Results,
+) -> Result<(), TaskError> {
+    let describe = |error: PyErr| described(py, &error, name, actor);
+    if call.is_stream {
+        return push_all(py, returned, name, actor, ahead.unwrap_or(0), results);
+    }
+    match call.results {
+        0 => Ok(()),
+        1 => seal(py, returned, results).map_err(describe),
+        count => {
+            let parts = parts(py, returned, count).map_err(describe)?;
+            parts.iter().try_for_each(|part| seal(py, part, results)).map_err(describe)
+        }
+    }
+}
+
+/// The parts of what a function of several results returned.
+fn parts<'py>(py: Python<'py>, returned: &Bound<'py, PyAny>, count: usize) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    hook(py, "parts_of")?.call1((returned, count))?.extract().map_err(Into::into)
+}
+
+fn seal(py: Python<'_>, value: &Bound<'_, PyAny>, results: &mut dyn Results) -> PyResult<()> {
+    let encoded = codec::encode_as(py, value, Place::Result)?;
+    with_form(py, &encoded, |form| results.seal(form)).map_err(|error| codec::refused(&error))
+}
+
+/// Items as they come. The interpreter is let go of by whoever waits for a reader.
+fn push_all(
+    py: Python<'_>,
+    returned: &Bound<'_, PyAny>,
+    name: &'static str,
+    actor: Option<&Bound<'_, PyAny>>,
+    ahead: u32,
+    results: &mut dyn Results,
+) -> Result<(), TaskError> {
+    let describe = |error: PyErr| described(py, &error, name, actor);
+    for item in returned.try_iter().map_err(describe)? {
+        let encoded = codec::encode_as(py, &item.map_err(describe)?, Place::Result).map_err(describe)?;
+        let pushed = with_form(py, &encoded, |form| results.push(form, ahead));
+        if !pushed.map_err(|error| describe(codec::refused(&error)))? {
+            let _ = returned.call_method0("close");
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// An encoded value as a result is made of.
+fn with_form<R>(py: Python<'_>, encoded: &Encoded<'_>, with: impl FnOnce(&Form<'_>) -> R) -> R {
+    encoded.with_form(py, with)
+}
+
+/// The error of a call, in the language's words.
+fn described(py: Python<'_>, error: &PyErr, name: &str, actor: Option<&Bound<'_, PyAny>>) -> TaskError {
+    if error.is_instance_of::<PySystemExit>(py) {
+        let code = error.value(py).getattr("code").ok().and_then(|code| code.extract::<i32>().ok()).unwrap_or(0);
+        exit(py, code);
+        std::process::exit(code);
+    }
+    type Description = (String, Vec<u8>, bool, Option<String>);
+    let describe = || -> PyResult<Description> {
+        let told = hook(py, "describe_error")?.call1((error.value(py), name, actor))?;
+        told.extract()
+    };
+    match describe() {
+        Ok((message, payload, is_retried, kind)) => {
+            let kind = match kind.as_deref() {
+                Some("ActorDied") => TaskErrorKind::ActorDied,
+                Some("Cancelled") => TaskErrorKind::Cancelled,
+                _ => TaskErrorKind::Returned,
+            };
+            binding::foreign_error(kind, name, &message, payload, !is_retried)
+        }
+        Err(failed) => {
+            failed.print(py);
+            TaskError::new(TaskErrorKind::Returned, name, &error)
+        }
+    }
+}
+
+/// An actor of Python in its worker.
+struct Actor {
+    name: &'static str,
+    instance: Py<PyAny>,
+    /// `raylet._private`'s part of it.
+    loader: Py<PyAny>,
+    is_host: bool,
+    methods: HashMap<u64, Method>,
+    under_way: UnderWay,
+}
+
+struct Method {
+    name: &'static str,
+    function: OnceLock<Py<PyAny>>,
+}
+
+/// Calls that were taken over and are not over.
+#[derive(Default)]
+struct UnderWay {
+    count: Mutex<usize>,
+    is_over: Condvar,
+}
+
+impl Actor {
+    fn create(py: Python<'_>, call: &Running<'_>) -> Result<Actor, TaskError> {
+        IS_ACTOR.store(true, Ordering::Relaxed);
+        let class = "an actor";
+        let (header, arguments) = header_of(class, call)?;
+        let definition = definition_of(py, class, call.ray, &header)?;
+        let died = |error: PyErr| described_as_death(py, &error, class);
+        let loader = hook(py, "load_actor").and_then(|hook| hook.call1((call.key, definition))).map_err(died)?;
+        let name: String = loader.getattr("name").and_then(|name| name.extract().map_err(Into::into)).map_err(died)?;
+        let name = binding::set_name(call.key, &name);
+        let _turn = Turn::begin(Current { key: call.key, name, attempt: call.attempt, result: None }, false);
+        let died = |error: PyErr| described_as_death(py, &error, name);
+        let (args, kwargs) = arguments_of(py, arguments, call).map_err(died)?;
+        let kwargs = kwargs.unwrap_or_else(|| PyDict::new(py));
+        let instance = loader.call_method1("create", (args, kwargs)).map_err(died)?;
+        let names: Vec<String> = loader
+            .call_method1("methods", (&instance,))
+            .and_then(|names| names.extract().map_err(Into::into))
+            .map_err(died)?;
+        let methods = names.iter().map(|method| {
+            let key = binding::key(method);
+            let name = binding::set_name(key, method);
+            (key, Method { name, function: OnceLock::new() })
+        });
+        let methods = methods.collect();
+        let mode: String = loader.getattr("mode").and_then(|mode| mode.extract().map_err(Into::into)).map_err(died)?;
+        let is_host = mode == "hosted";
+        if is_host {
+            *lock(&HOSTED) = Some(HashMap::new());
+        }
+        let (instance, loader) = (instance.unbind(), loader.unbind());
+        Ok(Actor { name, instance, loader, is_host, methods, under_way: UnderWay::default() })
+    }
+
+    fn function<'py>(&self, py: Python<'py>, method: &Method) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(function) = method.function.get() {
+            return Ok(function.bind(py).clone());
+        }
+        let function = self.loader.bind(py).call_method1("method", (&self.instance, method.name))?;
+        let _ = method.function.set(function.clone().unbind());
+        Ok(function)
+    }
+
+    fn method(&self, key: u64) -> Result<&Method, TaskError> {
+        let unknown = || unreadable(self.name, &format_args!("{} has no method of the key {key:#018x}", self.name));
+        self.methods.get(&key).ok_or_else(unknown)
+    }
+}
+
+/// A constructor's error is the death of its actor.
+fn described_as_death(py: Python<'_>, error: &PyErr, name: &str) -> TaskError {
+    let described = described(py, error, name, None);
+    binding::foreign_error(TaskErrorKind::ActorDied, name, described.message(), described.payload().to_vec(), true)
+}
+
+impl Resident for Actor {
+    fn is_host(&self) -> bool {
+        self.is_host
+    }
+
+    fn name(&self, key: u64) -> &'static str {
+        self.methods.get(&key).map_or(self.name, |method| method.name)
+    }
+
+    fn call(&self, call: &Running<'_>, results: &mut dyn Results) -> Result<(), TaskError> {
+        let method = self.method(call.key)?;
+        Python::attach(|py| {
+            let (header, arguments) = header_of(method.name, call)?;
+            let instance = self.instance.bind(py);
+            let function = self.function(py, method);
+            let function = function.map_err(|error| described(py, &error, method.name, Some(instance)))?;
+            let current = Current { key: call.key, name: method.name, attempt: call.attempt, result: call.result };
+            let _turn = Turn::begin(current, true);
+            invoke(py, &function, method.name, Some(instance), call, arguments, header.ahead, results)
+        })
+    }
+
+    fn take(&self, call: Handed) {
+        let taken = Python::attach(|py| -> Result<(), (Handed, TaskError)> {
+            let method = match self.method(call.running().key) {
+                Ok(method) => method,
+                Err(error) => return Err((call, error)),
+            };
+            match HostedCall::read(py, call, method.name) {
+                Ok(hosted) => {
+                    self.hand_to_host(py, hosted);
+                    Ok(())
+                }
+                Err((call, error)) => Err((call, described(py, &error, method.name, None))),
+            }
+        });
+        if let Err((call, error)) = taken {
+            call.finish(|_, _| Err(error));
+        }
+    }
+
+    fn finish(&self) {
+        if self.is_host {
+            Python::attach(|py| {
+                if let Err(error) = self.loader.bind(py).call_method0("finish") {
+                    error.print(py);
+                }
+            });
+        }
+        let count = lock(&self.under_way.count);
+        drop(self.under_way.is_over.wait_while(count, |count| *count > 0));
+    }
+}
+
+impl Actor {
+    fn hand_to_host(&self, py: Python<'_>, call: HostedCall) {
+        let result = call.result;
+        let made = Py::new(py, call).and_then(|call| {
+            if let (Some(result), Some(calls)) = (result, lock(&HOSTED).as_mut()) {
+                calls.insert(result, call.clone_ref(py));
+            }
+            self.loader.bind(py).call_method1("submit", (call,))
+        });
+        if let Err(error) = made {
+            // The call says so itself when it is dropped.
+            error.print(py);
+        }
+    }
+}
+
+/// A call of a hosting actor: whoever has it ends it, once.
+#[pyclass(frozen, module = "raylet._native")]
+pub(crate) struct HostedCall {
+    handed: Mutex<Option<Handed>>,
+    result: Option<Handle>,
+    #[pyo3(get)]
+    name: &'static str,
+    #[pyo3(get)]
+    args: Py<PyTuple>,
+    #[pyo3(get)]
+    kwargs: Option<Py<PyDict>>,
+    #[pyo3(get)]
+    group: Option<String>,
+    #[pyo3(get)]
+    is_stream: bool,
+    #[pyo3(get)]
+    num_returns: usize,
+    #[pyo3(get)]
+    attempt: u32,
+    ahead: Option<u32>,
+    is_cancelled: AtomicBool,
+    on_cancel: Mutex<Option<Py<PyAny>>>,
+}
+
+impl HostedCall {
+    fn read(py: Python<'_>, handed: Handed, name: &'static str) -> Result<HostedCall, (Handed, PyErr)> {
+        let running = handed.running();
+        let Some((header, arguments)) = Header::read(running.arguments) else {
+            return Err((handed, PyRuntimeError::new_err("the call does not begin as calls do")));
+        };
+        let (args, kwargs) = match arguments_of(py, arguments, &running) {
+            Ok((args, kwargs)) => (args.unbind(), kwargs.map(Bound::unbind)),
+            Err(error) => return Err((handed, error)),
+        };
+        let (group, ahead) = (header.group.map(str::to_owned), header.ahead);
+        let (result, is_stream, num_returns, attempt) =
+            (running.result, running.is_stream, running.results, running.attempt);
+        let handed = Mutex::new(Some(handed));
+        let (is_cancelled, on_cancel) = (AtomicBool::new(false), Mutex::new(None));
+        Ok(HostedCall {
+            handed,
+            result,
+            name,
+            args,
+            kwargs,
+            group,
+            is_stream,
+            num_returns,
+            attempt,
+            ahead,
+            is_cancelled,
+            on_cancel,
+        })
+    }
+
+    fn cancel(&self, py: Python<'_>) {
+        self.is_cancelled.store(true, Ordering::SeqCst);
+        let callback = lock(&self.on_cancel).take();
+        if let Some(error) = callback.and_then(|callback| callback.call0(py).err()) {
+            error.write_unraisable(py, None);
+        }
+    }
+
+    fn take(&self) -> PyResult<Handed> {
+        lock(&self.handed).take().ok_or_else(|| PyRuntimeError::new_err("the call is over"))
+    }
+
+    fn current(&self) -> Current {
+        Current { key: binding::key(self.name), name: self.name, attempt: self.attempt, result: self.result }
+    }
+
+    /// Ends it; true where it is to run again.
+    fn end(
+        &self,
+        handed: Handed,
+        produce: impl FnOnce(&Running<'_>, &mut dyn Results) -> Result<(), TaskError>,
+    ) -> bool {
+        let again = handed.finish(produce);
+        let is_again = again.is_some();
+        match again {
+            Some(again) => *lock(&self.handed) = Some(again),
+            None => {
+                if let (Some(result), Some(calls)) = (self.result, lock(&HOSTED).as_mut()) {
+                    let gone = calls.remove(&result);
+                    drop(gone);
+                }
+            }
+        }
+        is_again
+    }
+}
+
+#[pymethods]
+impl HostedCall {
+    /// Runs a function with the call's arguments, in its name, and ends it; true where it is to run again.
+    fn invoke(&self, py: Python<'_>, function: &Bound<'_, PyAny>, actor: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let returned =
+            self.within(py, || function.call(self.args.bind(py), self.kwargs.as_ref().map(|kwargs| kwargs.bind(py))))?;
+        match returned {
+            Ok(returned) => self.done(py, &returned, Some(actor)),
+            Err(error) => self.failed(py, error.value(py).as_any(), Some(actor)),
+        }
+    }
+
+    /// Calls something in the call's name: what it submits is the call's.
+    fn enter(&self, py: Python<'_>, function: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.within(py, || function.call0())?.map(Bound::unbind)
+    }
+
+    /// Ends it by what was returned.
+    #[pyo3(signature = (value, actor=None))]
+    fn done(&self, py: Python<'_>, value: &Bound<'_, PyAny>, actor: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        let handed = self.take()?;
+        let pushed = self.is_stream && value.is_none();
+        Ok(self.end(handed, |running, results| match pushed {
+            true => Ok(()),
+            false => hand_over(py, value, self.name, actor, running, self.ahead, results),
+        }))
+    }
+
+    /// Ends it by an exception.
+    #[pyo3(signature = (exception, actor=None))]
+    fn failed(&self, py: Python<'_>, exception: &Bound<'_, PyAny>, actor: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        let handed = self.take()?;
+        let error = described(py, &PyErr::from_value(exception.clone()), self.name, actor);
+        Ok(self.end(handed, |_, _| Err(error)))
+    }
+
+    /// The next item of a stream; false where nobody reads on.
+    fn push(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let mut handed = lock(&self.handed).take().ok_or_else(|| PyRuntimeError::new_err("the call is over"))?;
+        let encoded = codec::encode_as(py, value, Place::Result);
+        let pushed = encoded.and_then(|encoded| {
+            with_form(py, &encoded, |form| handed.push(form, 0)).map_err(|error| codec::refused(&error))
+        });
+        *lock(&self.handed) = Some(handed);
+        pushed
+    }
+
+    /// Whether somebody has cancelled it.
+    fn is_cancelled(&self) -> bool {
+        self.is_cancelled.load(Ordering::SeqCst)
+    }
+
+    /// Has something called when somebody cancels it; at once where somebody has.
+    fn set_on_cancel(&self, py: Python<'_>, callback: Py<PyAny>) -> PyResult<()> {
+        *lock(&self.on_cancel) = Some(callback);
+        if self.is_cancelled() {
+            self.cancel(py);
+        }
+        Ok(())
+    }
+
+    /// As `context()` says it of this call.
+    fn context<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let before = CURRENT.replace(Some(self.current()));
+        let told = context(py);
+        CURRENT.set(before);
+        let told = told?;
+        if let Some(object) = self.result.and_then(|result| session::found()?.store().refer(result)) {
+            told.set_item("task_id", PyBytes::new(py, &object.id().task()))?;
+        }
+        Ok(told)
+    }
+}
+
+impl HostedCall {
+    fn within<R>(&self, _py: Python<'_>, body: impl FnOnce() -> R) -> PyResult<R> {
+        let _turn = Turn::begin(self.current(), false);
+        let frame = lock(&self.handed).as_ref().map(Handed::scope);
+        let frame = frame.ok_or_else(|| PyRuntimeError::new_err("the call is over"))?;
+        Ok(frame.within(body))
+    }
+}
+
+/// Whether the main thread is to be interrupted now: once.
+#[pyfunction]
+pub(crate) fn interrupted() -> bool {
+    IS_INTERRUPTED.swap(false, Ordering::SeqCst)
+}
+
+/// Whether somebody has cancelled what the main thread runs.
+#[pyfunction]
+pub(crate) fn is_cancelled() -> bool {
+    IS_CANCELLED.load(Ordering::SeqCst)
+}
+
+/// What runs in this thread, and for whom.
+#[pyfunction]
+pub(crate) fn context(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let told = PyDict::new(py);
+    let ray = session::found();
+    let current = CURRENT.with_borrow(Clone::clone);
+    let task = ray.as_ref().and_then(Raylet::current_task);
+    told.set_item("is_worker", is_worker())?;
+    told.set_item("job_id", ray.as_ref().map(|ray| PyBytes::new(py, ray.job().as_bytes())))?;
+    told.set_item("task_id", task.map(|task| PyBytes::new(py, task.as_bytes())))?;
+    told.set_item("is_running", current.is_some())?;
+    told.set_item("key", current.as_ref().map(|current| current.key))?;
+    told.set_item("name", current.as_ref().map(|current| current.name))?;
+    told.set_item("attempt", current.as_ref().map_or(0, |current| current.attempt))?;
+    let actor = binding::actor_here().and_then(|anchor| ray.as_ref()?.store().refer(anchor));
+    told.set_item("actor_id", actor.as_ref().map(|anchor| PyBytes::new(py, &actor_id(anchor))))?;
+    Ok(told)
+}
+
+/// The actor that this process is: a handle of it.
+#[pyfunction]
+pub(crate) fn current_actor(py: Python<'_>) -> PyResult<Option<crate::call::ActorCore>> {
+    let ray = session::current(py)?;
+    let anchor = binding::actor_here().and_then(|anchor| ray.store().refer(anchor));
+    anchor.map(|anchor| crate::call::ActorCore::of_anchor(py, anchor)).transpose()
+}
+
+/// Has the actor of this process end after the calls that run; false where this is none.
+#[pyfunction]
+pub(crate) fn exit_actor() -> bool {
+    binding::exit_here()
+}
