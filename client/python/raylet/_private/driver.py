@@ -1,0 +1,155 @@
+"""A driver's process: the programs it starts, its signals, its end, and what it asks of the raylet.
+
+The one thing to know: everything that a driver started ends with it, also when it is killed; what is done here at the
+end only lets late output through first.
+
+This module must not know calls.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any
+
+from .session import Session
+
+logger = logging.getLogger("ray")
+
+NOFILE_WANTED = 65536
+
+_has_begun = False
+
+
+def programs(job: dict[str, Any]) -> dict[str, Any]:
+    """How the native side starts the raylet and the zygote: the interpreter with a few lines each."""
+    from . import session
+
+    executable, arguments, environment = session.zygote_program(job)
+    return {
+        "executable": executable,
+        "arguments": arguments,
+        "environment": environment,
+        "directory": os.getcwd(),
+        "raylet_executable": executable,
+        "raylet_arguments": ["-I", "-S", "-c", _raylet_code()],
+    }
+
+
+def _raylet_code() -> str:
+    """Lines that run the raylet in an interpreter without any of the package's Python modules."""
+    from .. import _native
+
+    return (
+        "import importlib.util as u\n"
+        f"s = u.spec_from_file_location('raylet._native', {_native.__file__!r})\n"
+        "m = u.module_from_spec(s)\n"
+        "s.loader.exec_module(m)\n"
+        "m.run_role()"
+    )
+
+
+def own_command() -> list[str]:
+    """The command that starts this package's command line once more."""
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return [sys.executable, *flags, "-m", "raylet"]
+
+
+def began(session: Session) -> None:
+    """Once a session has begun: limits, signals, the end of the process."""
+    global _has_begun
+    from . import worker
+
+    worker.global_worker.mode = worker.LOCAL_MODE if session.is_local else worker.SCRIPT_MODE
+    if not _has_begun:
+        _has_begun = True
+        atexit.register(_at_exit)
+        os.register_at_fork(after_in_child=_forked)
+    _raise_file_limit()
+    if threading.current_thread() is threading.main_thread():
+        with contextlib.suppress(ValueError):
+            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                signal.signal(signal.SIGTERM, _terminated)
+
+
+def ended(session: Session) -> None:
+    """Once a session has ended."""
+    from . import local, logs, worker
+
+    worker.global_worker.mode = None
+    local.forget()
+    logs.flush()
+
+
+def _terminated(signum: int, frame: Any) -> None:
+    sys.exit(signum)
+
+
+def _at_exit() -> None:
+    from . import api
+
+    api.shutdown(_exiting_interpreter=True)
+
+
+def _forked() -> None:
+    """In a child that the program forked: it is no driver, and must not end the session of one."""
+    from . import session as sessions
+
+    current = sessions.current()
+    if current is not None and current.kind != "worker":
+        sessions.set_current(None)
+
+
+def _raise_file_limit() -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(soft, min(hard, NOFILE_WANTED) if hard != resource.RLIM_INFINITY else NOFILE_WANTED)
+    if wanted > soft:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def configure_logging(level: int | str, form: str | None) -> None:
+    """Have the logger "ray" write to stderr at `level`."""
+    chosen = level if isinstance(level, int) else logging.getLevelName(str(level).upper())
+    logger.setLevel(chosen if isinstance(chosen, int) else logging.INFO)
+    logger.propagate = False
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(
+            logging.Formatter(form or "%(asctime)s\t%(levelname)s %(filename)s:%(lineno)s -- %(message)s")
+        )
+        logger.addHandler(handler)
+
+
+# What the raylet says ------------------------------------------------------------
+
+
+def resources(which: str) -> dict[str, float]:
+    """Resources by name: "total" or "available"."""
+    from . import api, session
+
+    if session.require().is_local:
+        return {"CPU": float(os.cpu_count() or 1)}
+    status = api.ask("status")
+    found: dict[str, float] = {}
+    for row in status["resources"]:
+        found[row["name"]] = float(row[which])
+    return found
+
+
+def timeline_events() -> list[dict[str, Any]]:
+    """What ran when, as events of a Chrome trace."""
+    from . import api, session
+
+    if session.require().is_local:
+        return []
+    trace = api.ask("timeline")
+    return trace["traceEvents"] if isinstance(trace, dict) else trace
