@@ -323,6 +323,11 @@ impl Raylet {
         self.engine().current_task()
     }
 
+    /// Leaves the session for good, whoever still refers to it, and ends the raylet that was started for it.
+    pub fn leave(&self) {
+        self.engine().leave();
+    }
+
     /// Where the raylet is; none in local mode.
     pub fn place(&self) -> Option<&Place> {
         self.engine().place()

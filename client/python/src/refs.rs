@@ -28,6 +28,8 @@ const NOWHERE: (u32, u64) = (u32::MAX, 0);
 #[pyclass(frozen, module = "raylet._native")]
 pub(crate) struct ObjectRef {
     target: Target,
+    /// The number of the session that it is of.
+    session: u64,
 }
 
 enum Target {
@@ -41,11 +43,16 @@ impl ObjectRef {
     /// A reference that Python owns from now on.
     #[inline]
     pub(crate) fn of(py: Python<'_>, object: RawRef) -> PyResult<Py<ObjectRef>> {
-        Py::new(py, ObjectRef { target: Target::Live(object) })
+        Py::new(py, ObjectRef::live_one(object))
+    }
+
+    #[inline]
+    fn live_one(object: RawRef) -> ObjectRef {
+        ObjectRef { target: Target::Live(object), session: crate::session::number() }
     }
 
     fn named(id: [u8; ID_BYTES]) -> ObjectRef {
-        ObjectRef { target: Target::Named(Box::new(id)) }
+        ObjectRef { target: Target::Named(Box::new(id)), session: crate::session::number() }
     }
 
     /// The object, where this is more than an id.
@@ -60,6 +67,9 @@ impl ObjectRef {
     /// The object; of an id alone the error that it is lost, as `get` raises it.
     #[inline]
     pub(crate) fn live(&self, py: Python<'_>) -> PyResult<&RawRef> {
+        if self.session != crate::session::number() {
+            return Err(crate::hooks::exception(py, "Shutdown", "the reference is of an earlier session", &self.hex()));
+        }
         self.object().ok_or_else(|| self.lost(py))
     }
 
@@ -91,7 +101,7 @@ impl ObjectRef {
     fn find(id: [u8; ID_BYTES]) -> ObjectRef {
         let session = crate::session::found();
         let found = session.and_then(|ray| ray.store().lookup(&ObjectId::new(id)));
-        found.map_or_else(|| ObjectRef::named(id), |object| ObjectRef { target: Target::Live(object) })
+        found.map_or_else(|| ObjectRef::named(id), |object| ObjectRef::live_one(object))
     }
 }
 
@@ -336,7 +346,7 @@ fn _out_of_band(slot: u32, generation: u64, id: &[u8]) -> PyResult<ObjectRef> {
     let session = crate::session::found();
     let found = session.and_then(|ray| ray.store().refer(Handle { slot, generation }));
     let same = found.filter(|object| *object.id().as_bytes() == id);
-    Ok(same.map_or_else(|| ObjectRef::named(id), |object| ObjectRef { target: Target::Live(object) }))
+    Ok(same.map_or_else(|| ObjectRef::named(id), |object| ObjectRef::live_one(object)))
 }
 
 /// Adds the class and what pickles of it call.

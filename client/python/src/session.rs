@@ -51,7 +51,10 @@ pub(crate) fn found() -> Option<Raylet> {
 pub(crate) fn set(ray: Option<Raylet>) {
     let before = std::mem::replace(&mut *SESSION.write().unwrap_or_else(PoisonError::into_inner), ray);
     NUMBER.fetch_add(1, Ordering::Relaxed);
-    drop(before);
+    // References and handles may still be there: nothing is asked of them any more.
+    if let Some(before) = before {
+        before.leave();
+    }
 }
 
 fn item<'py, T: FromPyObjectOwned<'py>>(config: &Bound<'py, PyDict>, name: &str) -> PyResult<Option<T>> {

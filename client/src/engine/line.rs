@@ -106,6 +106,13 @@ impl Line {
         self.shared.is_gone.load(Ordering::Acquire)
     }
 
+    /// Ends it; the raylet sees its other end go.
+    pub(crate) fn close(&self) {
+        // The reader then reads to the end, so that what was sent is not thrown away by a reset.
+        let _ = shutdown(self.shared.stream.as_raw_fd(), Shutdown::Both);
+        self.shared.wake_reader();
+    }
+
     /// Says something; never waits.
     pub(crate) fn send(&self, message: impl Into<Message>) -> Result<(), LineError> {
         self.shared.send(&frame::encode(&message.into())?)
@@ -177,9 +184,7 @@ impl Drop for Line {
         if self.shared.owner != std::process::id() {
             return;
         }
-        // The reader then reads to the end, so that what was sent is not thrown away by a reset.
-        let _ = shutdown(self.shared.stream.as_raw_fd(), Shutdown::Both);
-        self.shared.wake_reader();
+        self.close();
         let Some(reader) = self.reader.take() else { return };
         if reader.thread().id() != std::thread::current().id() {
             // A panic on that thread has been reported.

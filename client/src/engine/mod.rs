@@ -73,9 +73,22 @@ const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// The engine of [`Mode::Raylet`](crate::Mode).
 pub(crate) struct Remote {
     shared: Arc<Shared>,
-    // Last, so that it is dropped last: this process has left the session by then.
+    /// Ended last: this process has left the session by then.
     #[cfg(feature = "embedded")]
-    _child: Option<crate::role::RayletChild>,
+    child: Mutex<Option<crate::role::RayletChild>>,
+}
+
+impl Remote {
+    /// Leaves the session, and ends the raylet that was started for it.
+    fn end(&self) {
+        if self.shared.is_forked.load(Ordering::Relaxed) {
+            return;
+        }
+        self.shared.close_pump();
+        self.shared.line.close();
+        #[cfg(feature = "embedded")]
+        drop(lock(&self.child).take());
+    }
 }
 
 /// What the engine's threads share.
@@ -161,9 +174,7 @@ impl AtFork for Shared {
 
 impl Drop for Remote {
     fn drop(&mut self) {
-        if !self.shared.is_forked.load(Ordering::Relaxed) {
-            self.shared.close_pump();
-        }
+        self.end();
     }
 }
 
@@ -271,6 +282,10 @@ impl Engine for Remote {
     fn ask(&self, question: Box<dyn FnOnce(u64) -> Message + '_>, timeout: Duration) -> Result<Message, SubmitError> {
         self.shared.check()?;
         Ok(self.shared.line.ask(question, timeout)?)
+    }
+
+    fn leave(&self) {
+        self.end();
     }
 
     fn place(&self) -> Option<&Place> {

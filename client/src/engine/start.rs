@@ -115,7 +115,7 @@ fn start(config: &Config, transport: Transport) -> Result<Raylet, InitError> {
     let child = crate::role::start_raylet_by(&program, &raylet_config(config)?)?;
     let directory = child.session_directory().to_owned();
     let shared = join(&directory, config, transport, false)?;
-    Ok(Raylet::over(Arc::new(Remote { shared, _child: Some(child) })))
+    Ok(Raylet::over(Arc::new(Remote { shared, child: Mutex::new(Some(child)) })))
 }
 
 #[cfg(feature = "embedded")]
@@ -169,7 +169,7 @@ fn join_driver(directory: &Path, config: &Config, transport: Transport, is_share
     Ok(Raylet::over(Arc::new(Remote {
         shared,
         #[cfg(feature = "embedded")]
-        _child: None,
+        child: Mutex::new(None),
     })))
 }
 
@@ -280,7 +280,7 @@ pub(crate) fn join_as_worker(
     let engine = Remote {
         shared,
         #[cfg(feature = "embedded")]
-        _child: None,
+        child: Mutex::new(None),
     };
     let ray = WORKER.get_or_init(|| Raylet::over(Arc::new(engine))).clone();
     Ok(WorkerSeat { ray, line, segment, has_timeline: joined.has_timeline })

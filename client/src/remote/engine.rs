@@ -138,6 +138,9 @@ pub(crate) trait Engine: Send + Sync + 'static {
         Err(SubmitError::NoWorkers)
     }
 
+    /// Leaves the session for good, whoever still refers to it, and ends what was started for it.
+    fn leave(&self) {}
+
     /// Where the raylet is; none in local mode.
     fn place(&self) -> Option<&Place> {
         None
