@@ -19,7 +19,8 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use store_shm::gate::GateError;
-use store_shm::map::ReadMap;
+use store_shm::map::{PrivateMap, ReadMap};
+use store_shm::segment::SegmentError;
 
 /// How an object's bytes are to be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -164,6 +165,20 @@ impl Object {
     /// The bytes as `bytes::Bytes` that own the pin; nothing is copied.
     pub fn into_bytes(self) -> Bytes {
         Bytes::from_owner(self)
+    }
+
+    /// The bytes once more, as memory that this process may write to without anybody seeing it; good for
+    /// as long as this object is kept, too. `None` where they do not lie in the store's memory: read back
+    /// from disk, or none at all.
+    pub fn private(&self) -> Result<Option<PrivateMap>, SegmentError> {
+        let data = &self.inner.tables.data;
+        let offset = (self.bytes.cast::<u8>().addr()).wrapping_sub(data.base().addr()) as u64;
+        let bytes = self.len() as u64;
+        let is_inside = offset.checked_add(bytes).is_some_and(|end| end <= data.bytes());
+        if bytes == 0 || !is_inside {
+            return Ok(None);
+        }
+        PrivateMap::map(&self.inner.data, offset, bytes).map(Some)
     }
 
     /// The store that the object is in.

@@ -274,12 +274,22 @@ fn copy(py: Python<'_>, from: &[u8], to: &mut [u8]) {
 /// The value of a whole object. An object that holds an error is no value: that is the caller's.
 #[inline]
 pub(crate) fn decode<'py>(py: Python<'py>, object: Object, _ray: &Raylet) -> PyResult<Bound<'py, PyAny>> {
+    decode_either(py, object, false)
+}
+
+/// As [`decode`], with arrays that the program may write to: each page becomes its own then.
+pub(crate) fn decode_private(py: Python<'_>, object: Object) -> PyResult<Bound<'_, PyAny>> {
+    decode_either(py, object, true)
+}
+
+#[inline]
+fn decode_either(py: Python<'_>, object: Object, is_private: bool) -> PyResult<Bound<'_, PyAny>> {
     match object.encoding() {
         Encoding::MessagePack => match plain::read(py, &object)? {
             Some(value) => Ok(value),
             None => unplain::read(py, &object),
         },
-        Encoding::Pickle => pickle::read(py, object),
+        Encoding::Pickle => pickle::read(py, object, is_private),
         Encoding::Raw => Ok(PyBytes::new(py, &object).into_any()),
         Encoding::Arrow => read_arrow(py, object),
         encoding => Err(CodecError::Encoding { encoding }.into()),

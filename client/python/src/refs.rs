@@ -6,6 +6,7 @@
 //! gets a form that names the object, which this process then keeps to the end of its session. This file
 //! must not know how values are laid out, nor wait for any.
 
+use crate::hooks;
 use pyo3::exceptions::{PyRuntimeWarning, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -76,11 +77,7 @@ impl ObjectRef {
     #[cold]
     fn lost(&self, py: Python<'_>) -> PyErr {
         let id = self.hex();
-        let message = format!("nobody in this session knows object {id}");
-        let (nothing, passed) = (py.None(), Vec::<String>::new());
-        let arguments = ("ObjectLost", "", message, &nothing, passed, &nothing, id);
-        let made = hooks(py).and_then(|hooks| hooks.call_method1(intern!(py, "make_error"), arguments));
-        made.map_or_else(|other| other, PyErr::from_value)
+        hooks::exception(py, "ObjectLost", &format!("nobody in this session knows object {id}"), &id)
     }
 
     /// Whether there is a value, or an error.
@@ -103,10 +100,6 @@ impl ObjectRef {
         let found = session.and_then(|ray| ray.store().lookup(&ObjectId::new(id)));
         found.map_or_else(|| ObjectRef::named(id), |object| ObjectRef::live_one(object))
     }
-}
-
-fn hooks(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
-    py.import(intern!(py, "raylet._private.hooks"))
 }
 
 fn id_of(bytes: &[u8]) -> PyResult<[u8; ID_BYTES]> {
@@ -215,20 +208,20 @@ impl ObjectRef {
     }
 
     fn future<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        hooks(slf.py())?.call_method1(intern!(slf.py(), "ref_future"), (&slf,))
+        hooks::hook(slf.py(), "ref_future")?.call1((&slf,))
     }
 
     fn __await__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        hooks(slf.py())?.call_method1(intern!(slf.py(), "ref_await"), (&slf,))
+        hooks::hook(slf.py(), "ref_await")?.call1((&slf,))
     }
 
     #[pyo3(signature = (_internal = false))]
     fn as_future<'py>(slf: Bound<'py, Self>, _internal: bool) -> PyResult<Bound<'py, PyAny>> {
-        hooks(slf.py())?.call_method1(intern!(slf.py(), "ref_as_future"), (&slf,))
+        hooks::hook(slf.py(), "ref_as_future")?.call1((&slf,))
     }
 
     fn _on_completed<'py>(slf: Bound<'py, Self>, callback: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        hooks(slf.py())?.call_method1(intern!(slf.py(), "ref_on_completed"), (&slf, callback))
+        hooks::hook(slf.py(), "ref_on_completed")?.call1((&slf, callback))
     }
 
     /// Everything here is owned by the store.

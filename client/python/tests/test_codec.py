@@ -34,9 +34,14 @@ np = pytest.importorskip("numpy")
 RAW, ARROW, PICKLE, MESSAGE_PACK = range(4)
 
 
+def begin():
+    """A session whose tasks run in this process: the store is all that values need."""
+    native.init({"mode": "local", "object_store_memory": 1 << 30})
+
+
 @pytest.fixture(scope="module", autouse=True)
 def session():
-    native.init_local()
+    begin()
     yield
     native.shutdown()
 
@@ -239,6 +244,34 @@ def test_two_gets_share_memory_and_outlive_the_reference():
     del fill
 
 
+def test_a_private_view_shares_pages_until_they_are_written_to():
+    ref = native.put(Point(np.arange(1_000_000), "text"))
+    private, shared = native._get_private(ref).x, native.get(ref).x
+    assert private.flags.writeable and not np.shares_memory(private, shared) and private.ctypes.data % 64 == 0
+    assert private_kb(private) < 100
+    private[:1000] = -1
+    assert 8 <= private_kb(private) < 200
+    assert shared[0] == 0 and native.get(ref).x[999] == 999 and private[0] == -1 and private[1000] == 1000
+    other = native._get_private(ref).x
+    assert other[0] == 0
+    del ref, shared, other
+    gc.collect()
+    native.put(np.zeros(1_000_000))
+    assert private[-1] == 999_999
+    assert native._get_private(native.put([1, "plain"])) == [1, "plain"]
+
+
+def private_kb(array):
+    """Kilobytes that the mapping of an array has for itself, as the kernel counts."""
+    lines = iter(open("/proc/self/smaps"))
+    for line in lines:
+        place = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
+        if place and int(place[1], 16) <= array.ctypes.data < int(place[2], 16):
+            counted = dict(re.match(r"(\w+): +(\d+) kB", line).groups() for line, _ in zip(lines, range(20)))
+            return int(counted["Anonymous"])
+    raise AssertionError("not mapped")
+
+
 def test_buffers_are_read_only_views():
     view = there_and_back(pickle.PickleBuffer(b"0123456789"))
     with memoryview(view) as seen:
@@ -394,7 +427,7 @@ def test_a_failed_pickle_leaves_no_trace():
 
 def test_references_pickled_by_hand():
     native.shutdown()
-    native.init_local()
+    begin()
     ref = native.put("by hand")
     with pytest.warns(RuntimeWarning, match="pickled by itself"):
         data = pickle.dumps({"ref": ref})
@@ -406,7 +439,7 @@ def test_references_pickled_by_hand():
     gc.collect()
     assert native.get(pickle.loads(data)["ref"]) == "by hand"
     native.shutdown()
-    native.init_local()
+    begin()
     lost = pickle.loads(data)["ref"]
     assert lost.binary() == name and pickle.loads(pickle.dumps(lost)) == lost
 
@@ -414,7 +447,7 @@ def test_references_pickled_by_hand():
 def test_references_of_an_ended_session_stay_references():
     ref = native.put("old")
     native.shutdown()
-    native.init_local()
+    begin()
     assert ref == ref and len(ref.hex()) == 56
     with pytest.raises(ValueError):
         native.put([ref])

@@ -9,6 +9,7 @@
 //! | --- | --- | --- | --- |
 //! | `SharedMap` | read, write | the same | yes |
 //! | `ReadMap` | read | the same | no |
+//! | `PrivateMap` | read, write, private | a copy | no |
 //! | `WriteWindow` | none; read, write where open | unusable: faults | no |
 
 use std::fs;
@@ -155,6 +156,38 @@ impl ReadMap {
             Ok(()) | Err(Errno::EINVAL) => Ok(()),
             Err(errno) => Err(allocation_error("MADV_POPULATE_READ", errno, bytes)),
         }
+    }
+}
+
+/// A range of a segment as memory of this process alone: read in place, and a page becomes a copy as soon
+/// as it is written to.
+///
+/// Pages that were not written to show what the segment holds, so the range has to be one that nobody
+/// changes: of an object that is sealed and stays pinned.
+#[derive(Debug)]
+pub struct PrivateMap {
+    map: MmapRaw,
+    skipped: usize,
+}
+
+impl PrivateMap {
+    /// Maps the whole pages around a range that is not empty.
+    pub fn map(memfd: &Memfd, offset: u64, bytes: u64) -> Result<PrivateMap, SegmentError> {
+        gate::check(offset, bytes, memfd.bytes())?;
+        let (start, length) = page_cover(offset, bytes);
+        let mut options = options(length)?;
+        // SAFETY: `map_copy` warns of slices over a file that changes. None is made here: the mapping is
+        // kept raw, its addresses are inside the segment, which cannot shrink, and writes stay private.
+        let map = unsafe { options.offset(start).no_reserve_swap().map_copy(memfd.as_fd().as_raw_fd()) };
+        let map = MmapRaw::from(map.map_err(map_error)?);
+        map.advise(Advice::DontDump).map_err(advice_error)?;
+        Ok(PrivateMap { map, skipped: (offset - start) as usize })
+    }
+
+    /// Where the range begins. Good while `self` lives, for as many bytes as were asked for.
+    pub fn pointer(&self) -> NonNull<u8> {
+        let first = self.map.as_mut_ptr().wrapping_add(self.skipped);
+        NonNull::new(first).expect("no mapping is at null")
     }
 }
 
@@ -694,6 +727,27 @@ mod tests {
         let _map = read_map(&memfd);
         let flags = kernel_flags("test-flags-of-read-map");
         assert!(flags.contains(" dd") && !flags.contains(" dc"), "{flags}");
+    }
+
+    #[test]
+    fn what_is_written_to_a_private_map_stays_there() {
+        let page = page_bytes();
+        let memfd = segment(4);
+        let window = WriteWindow::map(&memfd).unwrap();
+        window.open(0, 4 * page).unwrap();
+        let shared = window.pointer(page + 8, page).unwrap();
+        // SAFETY: the range is open, and this thread alone uses it.
+        unsafe { shared.as_ptr().write_bytes(7, page as usize) };
+        let private = PrivateMap::map(&memfd, page + 8, page).unwrap();
+        // SAFETY: the mapping is as long as was asked for, and this thread alone uses it.
+        let bytes = unsafe { slice::from_raw_parts_mut(private.pointer().as_ptr(), page as usize) };
+        assert!(bytes.iter().all(|byte| *byte == 7));
+        bytes.fill(9);
+        // SAFETY: as above; nobody writes here any more.
+        let seen = unsafe { slice::from_raw_parts(shared.as_ptr(), page as usize) };
+        assert!(seen.iter().all(|byte| *byte == 7));
+        assert!(PrivateMap::map(&memfd, 3 * page, page + 1).is_err());
+        assert!(PrivateMap::map(&memfd, 0, 0).is_err());
     }
 
     #[test]

@@ -9,12 +9,14 @@ use super::layout::Layout;
 use super::{CodecError, copy};
 use crate::buffer::{Borrowed, Buffer};
 use crate::refs::{self, Received};
+use pyo3::exceptions::PyMemoryError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{
     PyBool, PyByteArray, PyBytes, PyComplex, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple,
 };
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use store::{Object, ObjectRef as RawRef};
@@ -190,8 +192,8 @@ fn is_array(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(!value.getattr(intern!(py, "dtype"))?.getattr(intern!(py, "hasobject"))?.extract::<bool>()?)
 }
 
-/// The value of a whole object.
-pub(super) fn read(py: Python<'_>, object: Object) -> PyResult<Bound<'_, PyAny>> {
+/// The value of a whole object; if `is_private`, with buffers that the program may write to.
+pub(super) fn read(py: Python<'_>, object: Object, is_private: bool) -> PyResult<Bound<'_, PyAny>> {
     let layout = Layout::read(&object)?;
     let received = received(&object, &layout)?;
     if layout.buffers.is_empty() {
@@ -202,11 +204,29 @@ pub(super) fn read(py: Python<'_>, object: Object) -> PyResult<Bound<'_, PyAny>>
     }
     let object = Arc::new(object);
     let stream = Buffer::over(py, &object, layout.pickle)?;
-    let buffers = layout.buffers.into_iter().map(|place| Buffer::over(py, &object, place));
-    let buffers = PyList::new(py, buffers.collect::<PyResult<Vec<_>>>()?)?;
+    let buffers = if is_private {
+        private_buffers(py, &object, layout.buffers)?
+    } else {
+        let buffers = layout.buffers.into_iter().map(|place| Buffer::over(py, &object, place));
+        PyList::new(py, buffers.collect::<PyResult<Vec<_>>>()?)?
+    };
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "buffers"), buffers)?;
     refs::receiving(received, || loads(py)?.call((stream,), Some(&keywords)))
+}
+
+/// Buffers that may be written to: of pages that become copies then, or copies where there are none.
+fn private_buffers<'py>(
+    py: Python<'py>,
+    object: &Arc<Object>,
+    places: Vec<Range<usize>>,
+) -> PyResult<Bound<'py, PyList>> {
+    let private = object.private().map_err(|error| PyMemoryError::new_err(error.to_string()))?.map(Arc::new);
+    let buffer = |place: Range<usize>| match &private {
+        Some(private) => Ok(Buffer::over_either(py, object, place, Some(private))?.into_any()),
+        None => Ok(PyByteArray::new(py, &object[place]).into_any()),
+    };
+    PyList::new(py, places.into_iter().map(buffer).collect::<PyResult<Vec<_>>>()?)
 }
 
 /// A value of which the pickle is all, as it stands inside other bytes.

@@ -3,7 +3,7 @@
 //! The one thing to know: nothing of the package calls these. This file must not hold what the product
 //! needs.
 
-use super::{decode_arguments, encode_arguments, refused};
+use super::{decode_arguments, decode_private, encode_arguments, refused};
 use crate::refs::ObjectRef;
 use crate::session;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -29,6 +29,13 @@ fn _put_bytes(py: Python<'_>, bytes: &[u8], encoding: u8, references: Vec<Py<Obj
     let options = CreateOptions { encoding, references: &references, ..Default::default() };
     let object = session::current(py)?.store().put_with(bytes, &options).map_err(|error| refused(&error))?;
     ObjectRef::of(py, object)
+}
+
+/// The value of a reference, with arrays to write to.
+#[pyfunction]
+fn _get_private<'py>(py: Python<'py>, object: &Bound<'py, ObjectRef>) -> PyResult<Bound<'py, PyAny>> {
+    let bytes = session::current(py)?.store().get(object.get().live(py)?);
+    decode_private(py, bytes.map_err(|error| PyRuntimeError::new_err(error.to_string()))?)
 }
 
 #[pyfunction]
@@ -59,6 +66,7 @@ fn _decode_arguments<'py>(
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(_bytes, module)?)?;
     module.add_function(wrap_pyfunction!(_put_bytes, module)?)?;
+    module.add_function(wrap_pyfunction!(_get_private, module)?)?;
     module.add_function(wrap_pyfunction!(_encode_arguments, module)?)?;
     module.add_function(wrap_pyfunction!(_decode_arguments, module)?)
 }
