@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
 
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(f"Of Python:\n{RUN}\nOf the raylet:", flush=True)
-    return _native.cli(["raylet", *arguments])
+    return _native.cli(["raylet", *arguments], [sys.executable, "-m", "raylet"])
 
 
 if __name__ == "__main__":

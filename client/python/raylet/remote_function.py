@@ -75,6 +75,7 @@ class _Task:
             "module": self.code.module,
             "shown": native_options["name"],
             "environment": environment,
+            "placed": native_options["placed"],
             "runtime_env": dict(options.get("runtime_env") or {}),
             "form": form,
         }

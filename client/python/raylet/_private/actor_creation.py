@@ -83,6 +83,7 @@ class Maker:
         environment = invocation.environment_of(self.options, session)
         info = self.info(environment, concurrency)
         native_options = self._native_options(info, environment, session)
+        info["placed"] = native_options["placed"]
         variant = repr(sorted((key, repr(value)) for key, value in info.items() if key != "methods"))
         exported = self.code.export(session, info, variant)
         from .. import _native
@@ -152,8 +153,7 @@ class Maker:
             "name": self.options.get("name"),
             "namespace": self.options.get("namespace"),
             "get_if_exists": bool(self.options.get("get_if_exists")),
-            "group": environments.group_of(environment),
-            **placement_of(self.options, held, placing, self.code.name),
+            **placement_of(self.options, held, placing, self.code.name, environments.group_of(environment)),
         }
 
     def resources(self) -> tuple[dict[str, float], dict[str, float]]:

@@ -67,9 +67,8 @@ def task_call_options(options: dict[str, Any], environment: dict[str, Any], name
         "max_retries": option_tables.DEFAULT_MAX_RETRIES if max_retries is None else max_retries,
         "retry_errors": retries_errors(options),
         "max_calls": max_calls,
-        "group": environments.group_of(environment),
         "name": options.get("name") or name,
-        **placement_of(options, held, held, what),
+        **placement_of(options, held, held, what, environments.group_of(environment)),
         "transport": options.get("_transport"),
         "timeout": options.get("_timeout"),
     }

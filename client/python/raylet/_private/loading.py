@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .. import _native
-from . import environments
+from . import environments, placement
 from .errors import RetryFilter
 
 functions: dict[str, dict[str, Any]] = {}
@@ -23,6 +23,7 @@ def load_function(definition: tuple[dict[str, Any], Any]) -> tuple[Callable[...,
     """The function of a definition, and the name that its tasks go by."""
     info, reference = definition
     environments.apply(info["environment"])
+    placement.enter(info.get("placed"))
     function, allowed = _native.get(reference)
     functions[info["shown"]] = info
     function = _shaped(function, info["form"])
@@ -73,6 +74,7 @@ def load_actor(definition: tuple[dict[str, Any], Any]) -> Any:
     """What makes and calls an actor of a definition."""
     info, reference = definition
     environments.apply(info["environment"])
+    placement.enter(info.get("placed"))
     cls, _ = _native.get(reference)
     from . import hosting
 

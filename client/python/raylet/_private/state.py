@@ -6,6 +6,7 @@ This file must not keep anything but what the session itself knows.
 
 from __future__ import annotations
 
+import json
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +18,12 @@ def native() -> ModuleType:
 
     session.ensure()
     return _native
+
+
+def ask(what: str) -> Any:
+    """What the raylet says: the rows of `"tasks"`, `"actors"`, `"objects"`, `"workers"`, `"clients"` or
+    `"placement-groups"`, or the whole's `"status"` or `"timeline"`."""
+    return json.loads(native().ask(what))
 
 
 class GlobalState:
@@ -149,4 +156,4 @@ def jobs() -> list[dict[str, Any]]:
     return [{"JobID": row.job_id, "IsDead": row.status != "RUNNING", "DriverInfo": row.driver_info} for row in _job_rows()]
 
 
-__all__ = ["GlobalState", "native", "state"]
+__all__ = ["GlobalState", "ask", "native", "state"]

@@ -306,9 +306,9 @@ def placement_group_table(placement_group: PlacementGroup | None = None) -> dict
 
 
 def _asked_rows() -> list[dict[str, Any]]:
-    from .._private.state import native
+    from .._private.state import ask
 
-    return native().ask("groups", {})
+    return ask("placement-groups")
 
 
 def _promise_id(row: dict[str, Any]) -> bytes:
@@ -337,19 +337,12 @@ def _row(group_id: str, row: dict[str, Any], bundles: list[dict[str, float]]) ->
 
 def get_current_placement_group() -> PlacementGroup | None:
     """The group that the calling task or actor runs in; `None` where there is none, as in drivers."""
-    from .._private.state import native
+    from .._private.placement import Current
 
-    promise = _current_promise(native().context())
-    return None if promise is None else (_known.handle(PlacementGroupID.of(promise.binary()).hex()) or PlacementGroup(promise))
-
-
-def _current_promise(context: dict[str, Any]) -> Any:
-    from .. import ObjectRef
-
-    found = context.get("group")
-    if isinstance(found, tuple):
-        found = found[0]
-    return ObjectRef(found) if isinstance(found, bytes) else found or None
+    if Current.placed is None:
+        return None
+    group = PlacementGroup(Current.placed.promise)
+    return _known.handle(group.id.hex()) or group
 
 
 def check_placement_group_index(placement_group: PlacementGroup, bundle_index: int) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import nodes
-from ..._private.state import native, state
+from ..._private.state import ask, state
 from ..placement_group import placement_group_table
 from .common import (
     DEFAULT_LIMIT,
@@ -62,8 +62,8 @@ def _actor_id(row: dict[str, Any]) -> str:
 
 
 def _task_rows() -> Iterator[TaskState]:
-    actors = {row["actor"]: row for row in native().ask("actors", {})}
-    for row in native().ask("tasks", {}):
+    actors = {row["actor"]: row for row in ask("actors")}
+    for row in ask("tasks"):
         actor = actors.get(row["actor"])
         yield TaskState(
             task_id=_hex(row["task"]),
@@ -83,7 +83,7 @@ def _task_rows() -> Iterator[TaskState]:
 
 
 def _actor_rows() -> Iterator[ActorState]:
-    for row in native().ask("actors", {}):
+    for row in ask("actors"):
         cause = row["death_cause"]
         yield ActorState(
             actor_id=_actor_id(row),
@@ -106,7 +106,7 @@ def _actor_rows() -> Iterator[ActorState]:
 
 def _object_rows() -> Iterator[ObjectState]:
     drivers = {row["pid"] for row in _jobs()}
-    for row in native().ask("objects", {}):
+    for row in ask("objects"):
         for holder in row["holders"] or ({"pid": 0, "pins": 0},):
             yield ObjectState(
                 object_id=_hex(row["id"]),
@@ -120,7 +120,7 @@ def _object_rows() -> Iterator[ObjectState]:
 
 
 def _worker_rows() -> Iterator[WorkerState]:
-    for row in native().ask("workers", {}):
+    for row in ask("workers"):
         yield WorkerState(
             worker_id=_worker_id(row["worker"]) or "",
             worker_type="WORKER",
@@ -142,9 +142,7 @@ def _worker_rows() -> Iterator[WorkerState]:
 
 
 def _jobs() -> list[dict[str, Any]]:
-    found = native().ask("summary", {})
-    summary = found[0] if isinstance(found, list) else found
-    return summary["jobs"]
+    return ask("status")["work"]["jobs"]
 
 
 def _job_rows() -> Iterator[JobState]:
