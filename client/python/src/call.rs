@@ -27,7 +27,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use raylet_client::binding::{ActorWish, Callable, ForeignActor, MethodWish, ResultRefs, key};
 use raylet_client::{Options, Raylet, Strategy, SubmitError};
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use store::{Handle, ObjectRef as RawRef};
 
@@ -55,8 +55,6 @@ struct Prepared {
     positional: (usize, i64),
     bind: Option<Py<PyAny>>,
     results: i64,
-    /// Keeps what the header names.
-    _definition: Option<Py<ObjectRef>>,
 }
 
 /// Submits calls of one function or method: what `f.remote` is.
@@ -93,13 +91,12 @@ impl Caller {
         let callable = ray.callable(key, options_of(py, options, "resources")?, group);
         let callable = callable.map_err(|error| submit_error(py, &error))?;
         ray.name_callables(&[(key, name.clone())]);
-        let handle = definition.get().live(py)?.handle();
+        let handle = keep_definition(key, definition.get().live(py)?);
         let header = header(Some(handle), stream_ahead, None)?;
         let target = Target::Function(callable);
         let session = session::number();
         let results = num_returns;
-        let prepared =
-            Prepared { session, ray, target, name, header, positional, bind, results, _definition: Some(definition) };
+        let prepared = Prepared { session, ray, target, name, header, positional, bind, results };
         *self.prepared.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(prepared));
         Ok(())
     }
@@ -204,6 +201,25 @@ impl Prepared {
             }
         }
     }
+}
+
+/// The definitions of functions, by the number of their session.
+static DEFINITIONS: Mutex<(u64, BTreeMap<u64, RawRef>)> = Mutex::new((0, BTreeMap::new()));
+
+/// Keeps what a key is defined by to the end of the session, as calls of it may be queued whoever still has the
+/// function; where that is.
+fn keep_definition(key: u64, definition: &RawRef) -> Handle {
+    let mut definitions = DEFINITIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    if definitions.0 != session::number() {
+        *definitions = (session::number(), BTreeMap::new());
+    }
+    definitions.1.entry(key).or_insert_with(|| definition.clone()).handle()
+}
+
+/// Lets go of all definitions; a session that ends calls it.
+pub(crate) fn forget_definitions() {
+    let before = std::mem::take(&mut DEFINITIONS.lock().unwrap_or_else(PoisonError::into_inner).1);
+    drop(before);
 }
 
 fn header(definition: Option<Handle>, ahead: Option<u32>, group: Option<&str>) -> PyResult<Vec<u8>> {
@@ -412,7 +428,6 @@ impl ActorCore {
             positional,
             bind,
             results: num_returns,
-            _definition: None,
         };
         Ok(Caller { prepare: None, prepared: RwLock::new(Some(Arc::new(prepared))) })
     }

@@ -165,6 +165,7 @@ fn init_error(error: InitError) -> PyErr {
 #[pyfunction]
 pub(crate) fn shutdown(py: Python<'_>) {
     crate::refs::forget_kept();
+    crate::call::forget_definitions();
     py.detach(|| set(None));
 }
 

@@ -54,9 +54,9 @@ def _seed_random() -> None:
 
 
 def _buffer_lines() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    # Made anew: what the zygote's wrote to was replaced by pipes, which cannot seek.
+    sys.stdout = open(1, "w", buffering=1, errors="backslashreplace", closefd=False)
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
 
 
 def exiting(code: int) -> None:
