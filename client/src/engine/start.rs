@@ -7,6 +7,7 @@
 
 use super::actors::Actors;
 use super::frontier::Frontier;
+use super::interrupt::Interrupts;
 use super::line::{Line, OnGone, OnMessage};
 use super::plan::Plans;
 use super::pump::Pump;
@@ -213,6 +214,7 @@ pub(super) fn share(joined: &Joined, line: Arc<Line>, segment: Segment, as_what:
         frontier: Frontier::default(),
         actors: Actors::default(),
         routed: Routed::default(),
+        interrupts: Interrupts::default(),
         pump: Pump::default(),
         spin: Spin::default(),
         blocked: AtomicUsize::new(0),
@@ -238,7 +240,7 @@ pub(crate) fn join_as_worker(
     let listener = Arc::new(Listener::new(false));
     let (heard, gone) = (listener.clone(), listener.clone());
     let on_message: OnMessage = Box::new(move |message| match message {
-        Message::QueueEnded(_) => heard.hear(message),
+        Message::QueueEnded(_) | Message::InterruptTask(_) => heard.hear(message),
         other => on_message(other),
     });
     let on_gone: OnGone = Box::new(move || {
@@ -340,6 +342,11 @@ impl Listener {
             Message::QueueEnded(ended) => {
                 if let Some(shared) = self.shared() {
                     shared.queue_ended(ended);
+                }
+            }
+            Message::InterruptTask(asked) => {
+                if let Some(shared) = self.shared() {
+                    shared.interrupt(asked);
                 }
             }
             Message::GiveEvents(asked) => {

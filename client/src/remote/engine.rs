@@ -12,7 +12,7 @@
 //!
 //! This file must not know an implementation.
 
-use super::{GroupError, Raylet, Strategy, SubmitError};
+use super::{CancelOptions, GroupError, Raylet, Strategy, SubmitError};
 use crate::actor::{Class, Method};
 use crate::task::{Arguments, Function, Options, ResultRefs};
 use raylet_api::work::Demand;
@@ -83,7 +83,12 @@ pub(crate) trait Engine: Send + Sync + 'static {
     fn wake_when_ready(&self, object: &RawRef, waker: &Waker) -> bool;
 
     /// Cancels the task of this result, unless it is done.
-    fn cancel(&self, object: &RawRef, force: bool);
+    fn cancel(&self, object: &RawRef, options: CancelOptions);
+
+    /// Whether the task that this thread runs was cancelled.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
 
     /// Ends the actor of this anchor for good.
     fn kill(&self, anchor: &RawRef);
