@@ -22,7 +22,7 @@ pub use crate::worker::work;
 use crate::engine::plan::Plan;
 use crate::remote::engine::GroupCall;
 use crate::remote::group::demand;
-use crate::remote::{GroupError, Raylet, Strategy, SubmitError};
+use crate::remote::{CancelOptions, GroupError, Raylet, Strategy, SubmitError};
 use crate::stream::RefStream;
 use crate::task::{Options, TaskError, TaskErrorKind};
 use raylet_api::message::Message;
@@ -290,9 +290,8 @@ impl Raylet {
     }
 
     /// Takes back the call that makes an object.
-    pub fn cancel_object(&self, object: &RawRef, force: bool, recursive: bool) {
-        let _ = recursive;
-        self.engine().cancel(object, force);
+    pub fn cancel_object(&self, object: &RawRef, options: CancelOptions) {
+        self.engine().cancel(object, options);
     }
 
     /// Reserves bundles of resources together; a promise, sealed when they are.

@@ -70,7 +70,9 @@ pub use error::{ConnectError, SegmentOpenError};
 pub use raylet::{Config, StartError};
 pub use raylet_api::{JobId, TaskId};
 pub use raylet_macros::{Value, remote};
-pub use remote::{FetchError, GroupError, InitError, Mode, PlacementGroup, Raylet, Strategy, SubmitError, WaitError};
+pub use remote::{
+    CancelOptions, FetchError, GroupError, InitError, Mode, PlacementGroup, Raylet, Strategy, SubmitError, WaitError,
+};
 pub use store::{
     CreateError, CreateOptions, Encoding, GetError, Handle, Lifetime, NameError, Object, ObjectId, ObjectRef,
     ObjectWriter, Store, Usage, View,

@@ -10,7 +10,7 @@
 
 use crate::actor::{Class, Method, MethodBody, State};
 use crate::remote::engine::{Call, Engine, GroupCall};
-use crate::remote::{Config, GroupError, Raylet, SubmitError};
+use crate::remote::{CancelOptions, Config, GroupError, Raylet, SubmitError};
 use crate::stream::Writer;
 use crate::task::{
     self, Arguments, Body, Frame, Function, Incoming, Options, ResultRefs, Results, TaskError, TaskErrorKind,
@@ -338,7 +338,7 @@ impl Engine for Local {
         true
     }
 
-    fn cancel(&self, _object: &RawRef, _force: bool) {
+    fn cancel(&self, _object: &RawRef, _options: CancelOptions) {
         // What could be cancelled is done.
     }
 

@@ -6,7 +6,7 @@
 
 pub use crate::actor::ActorHandle;
 pub use crate::refs::ObjectRef;
-pub use crate::remote::{Config, FetchError, Mode, PlacementGroup, Raylet, Strategy, SubmitError};
+pub use crate::remote::{CancelOptions, Config, FetchError, Mode, PlacementGroup, Raylet, Strategy, SubmitError};
 pub use crate::stream::RefStream;
 pub use crate::task::{Options, TaskError, TaskErrorKind, Transport};
 pub use crate::value::{Serde, Value};

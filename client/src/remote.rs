@@ -33,6 +33,22 @@ use store::{Encoding, Object, ObjectRef as RawRef, Store};
 const LOOK_MIN: Duration = Duration::from_millis(1);
 const LOOK_MAX: Duration = Duration::from_millis(16);
 
+/// How a task is cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CancelOptions {
+    /// The worker that runs it is killed.
+    pub force: bool,
+    /// What it submitted is cancelled as well, and what that submitted.
+    pub recursive: bool,
+}
+
+impl Default for CancelOptions {
+    /// With all that it submitted, and without force.
+    fn default() -> CancelOptions {
+        CancelOptions { force: false, recursive: true }
+    }
+}
+
 /// What a wait found: ready references, and the others.
 pub type Waited<T> = (Vec<ObjectRef<T>>, Vec<ObjectRef<T>>);
 
@@ -183,8 +199,22 @@ impl Raylet {
 
     /// Takes back the task that makes this object, unless it is done; its result becomes an error of
     /// kind [`Cancelled`](crate::TaskErrorKind::Cancelled). With `force` a running one's worker is killed.
+    ///
+    /// What that task has submitted is cancelled with it, and so on; from then on it can submit nothing.
+    /// [`Raylet::cancel_with`] leaves them if told to. A task that is running goes on by itself, and can look
+    /// by [`Raylet::is_cancelled`].
     pub fn cancel<T>(&self, object: &ObjectRef<T>, force: bool) {
-        self.engine.cancel(object.object(), force);
+        self.cancel_with(object, CancelOptions { force, ..CancelOptions::default() });
+    }
+
+    /// As [`Raylet::cancel`], as it is told.
+    pub fn cancel_with<T>(&self, object: &ObjectRef<T>, options: CancelOptions) {
+        self.engine.cancel(object.object(), options);
+    }
+
+    /// Whether somebody has cancelled the task that this thread runs, so that it may end early.
+    pub fn is_cancelled(&self) -> bool {
+        self.engine.is_cancelled()
     }
 
     /// Ends an actor now; calls that wait for it fail. It is not restarted.

@@ -720,6 +720,118 @@ fn m21_retries_are_counted() {
     }
 }
 
+/// Waits, without lending its CPU, until somebody has cancelled it.
+fn await_cancel(ray: &Raylet) {
+    until("a cancellation", || ray.is_cancelled());
+}
+
+fn said(path: &str) -> String {
+    let read = || fs::read_to_string(path).ok().filter(|text| text.ends_with('.'));
+    until(path, || read().is_some());
+    read().unwrap()
+}
+
+/// Says that it has begun, and what it has in its place.
+#[remote]
+fn child(sign: String) -> std::io::Result<Vec<u8>> {
+    Ok(vec![Sign(sign).linger()? as u8])
+}
+
+/// Begins, submits one that cannot begin, and says what became of that.
+#[remote]
+fn child_with_child(ray: &Raylet, directory: String) -> Result<Vec<u8>> {
+    let grandchild = child::remote(ray, format!("{directory}/grandchild"))?;
+    Sign(format!("{directory}/running")).begin()?;
+    await_cancel(ray);
+    let kind = kind(ray.get_timeout(&grandchild, LONG));
+    fs::write(format!("{directory}/grandchild.said"), format!("{kind:?}."))?;
+    Ok(Vec::new())
+}
+
+/// Has a child that runs, one that is queued, and one that waits for that; says what became of them.
+#[remote]
+fn parent(ray: &Raylet, directory: String) -> Result<u64> {
+    let running = child_with_child::remote(ray, directory.clone())?;
+    Sign(format!("{directory}/running")).await_begun(1);
+    let queued = child::remote(ray, format!("{directory}/queued"))?;
+    let waiting = length::remote(ray, &queued)?;
+    // Nobody waits for this one.
+    drop(child::remote(ray, format!("{directory}/forgotten"))?);
+    Sign(format!("{directory}/parent")).begin()?;
+    await_cancel(ray);
+    let mut kinds = vec![kind(ray.get_timeout(&running, LONG)), kind(ray.get_timeout(&queued, LONG))];
+    kinds.push(kind(ray.get_timeout(&waiting, LONG)));
+    let more = child::remote(ray, format!("{directory}/late"));
+    fs::write(format!("{directory}/said"), format!("{kinds:?} {:?}.", more.map(drop)))?;
+    Ok(0)
+}
+
+/// 21: who keeps a task keeps what it submitted: both are cancelled together, and what those submitted.
+#[test]
+fn m21_a_cancelled_task_takes_its_children_along() {
+    for transport in TRANSPORTS {
+        let world = World::new();
+        let ray = world.join_by(transport);
+        let directory = tempfile::tempdir().unwrap();
+        let place = |name: &str| directory.path().join(name).display().to_string();
+        let result = parent::remote(&ray, place("")).unwrap();
+        Sign(place("parent")).await_begun(1);
+        ray.cancel(&result, false);
+        assert_eq!(kind(ray.get_timeout(&result, LONG)), TaskErrorKind::Cancelled);
+        assert_eq!(said(&place("said")), "[Cancelled, Cancelled, Cancelled] Err(Cancelled).", "{transport:?}");
+        assert_eq!(said(&place("grandchild.said")), "Cancelled.");
+        // Whatever was queued before this one.
+        let others: Vec<_> = (0..4).map(|n| increment::remote(&ray, n).unwrap()).collect();
+        others.iter().for_each(|other| _ = get(&ray, other));
+        for name in ["queued", "forgotten", "late", "grandchild"] {
+            assert!(Sign(place(name)).begun().is_empty(), "{name}, {transport:?}");
+        }
+    }
+}
+
+/// Submits one that runs and one that does not, hands them over, and waits.
+#[remote]
+fn hand_over(ray: &Raylet, keeper: ActorHandle<Counter>, directory: String) -> Result<u64> {
+    let running = child::remote(ray, format!("{directory}/running"))?;
+    Sign(format!("{directory}/running")).await_begun(1);
+    let queued = child::remote(ray, format!("{directory}/queued"))?;
+    let kept = keeper.keep(vec![running, queued])?;
+    until("them to be kept", || kept.is_ready());
+    Sign(format!("{directory}/parent")).begin()?;
+    until("the sign to go on", || Path::new(&format!("{directory}/parent")).exists());
+    Ok(u64::from(ray.is_cancelled()))
+}
+
+/// 21: a task that is ended by force takes its children along though others want them, and one that is
+/// told to go alone leaves them.
+#[test]
+fn m21_children_of_a_killed_task_end_and_may_be_left_alone() {
+    for (transport, recursive) in TRANSPORTS.into_iter().flat_map(|transport| [(transport, true), (transport, false)]) {
+        let world = World::new();
+        let ray = world.join_by(transport);
+        let keeper = Counter::remote(&ray).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let place = |name: &str| directory.path().join(name).display().to_string();
+        let result = hand_over::remote(&ray, &keeper, place("")).unwrap();
+        Sign(place("parent")).await_begun(1);
+        let kept = get(&ray, &keeper.kept().unwrap());
+        let workers = Sign(place("running")).begun();
+        ray.cancel_with(&result, CancelOptions { force: recursive, recursive });
+        assert_eq!(kind(ray.get_timeout(&result, LONG)), TaskErrorKind::Cancelled);
+        if recursive {
+            assert_eq!(
+                kept.iter().map(|child| kind(ray.get_timeout(child, LONG))).collect::<Vec<_>>(),
+                [TaskErrorKind::Cancelled; 2]
+            );
+            until("whose worker is killed, too", || is_over(workers[0]));
+            assert!(Sign(place("queued")).begun().is_empty(), "{transport:?}");
+        } else {
+            ["parent", "running", "queued"].iter().for_each(|name| Sign(place(name)).go());
+            assert_eq!(kept.iter().map(|child| get(&ray, child)).collect::<Vec<_>>(), [[0], [0]], "{transport:?}");
+        }
+    }
+}
+
 /// 22: to be placed an actor needs a CPU and to run none, unless it says so: more of them than CPUs live.
 #[test]
 fn m22_more_actors_than_cpus_live_at_once() {
@@ -1000,6 +1112,7 @@ fn m29_kinds_travel_over_the_wire() {
             results: 1,
             retries: 3,
             number: 5,
+            parent: 6,
             result: Default::default(),
             body,
         };

@@ -182,6 +182,7 @@ fn record(function: u64, result: Option<&ObjectRef>, retries: i16, arguments: &[
         results: u16::from(result.is_some()),
         retries,
         number: 1,
+        parent: 0,
         result: result.map(key).unwrap_or_default(),
         body: Body::Inline { len: arguments.len() as u8, bytes },
     }
@@ -554,13 +555,13 @@ fn a_cancelled_task_does_not_run_and_by_force_not_to_its_end() {
     until("somebody has claimed it", || !lane.submitter.queue().has_queued().unwrap());
     let waiting = driver.hand.promise();
     driver.submit_task(&record(ECHO, Some(&waiting), 0, b""), Vec::new());
-    driver.hand.say(CancelTask { result: key(&waiting), force: false, recursive: true });
+    driver.hand.say(CancelTask { result: key(&waiting), recursive: true, ..CancelTask::default() });
     assert_eq!(driver.hand.failure(&waiting).kind, TaskErrorKind::Cancelled);
     // As callers do: the first seal wins.
     let error = Failure::new(TaskErrorKind::Cancelled, "hang", "by hand").to_bytes();
     let options = CreateOptions { encoding: Encoding::Error, ..CreateOptions::default() };
     driver.hand.store.put_for(hanging.handle(), &error, &options).unwrap();
-    driver.hand.say(CancelTask { result: key(&hanging), force: true, recursive: true });
+    driver.hand.say(CancelTask { result: key(&hanging), force: true, recursive: true, ..CancelTask::default() });
     let behind = driver.call(&mut lane, ECHO, 0, b"behind");
     assert_eq!(&driver.hand.value(&behind)[..], b"behind");
     until("its record is finished", || {

@@ -112,6 +112,7 @@ fn record(result: Handle, retries: i16, body: Body) -> Record {
         results: 1,
         retries,
         number: 1,
+        parent: 0,
         result: key(result),
         body,
     }

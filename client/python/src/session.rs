@@ -12,7 +12,7 @@ use pyo3::exceptions::{PyConnectionError, PyRuntimeError, PyTypeError, PyValueEr
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 use raylet_client::binding::Program;
-use raylet_client::remote::Config;
+use raylet_client::remote::{CancelOptions, Config};
 use raylet_client::{ConnectError, InitError, Mode, Raylet, TaskError, Transport};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -409,7 +409,7 @@ pub(crate) fn is_ready(object: &Bound<'_, ObjectRef>) -> bool {
 #[pyfunction]
 pub(crate) fn cancel(py: Python<'_>, object: &Bound<'_, ObjectRef>, force: bool, recursive: bool) -> PyResult<()> {
     let (ray, raw) = (current(py)?, object.get().live(py)?.clone());
-    py.detach(|| ray.cancel_object(&raw, force, recursive));
+    py.detach(|| ray.cancel_object(&raw, CancelOptions { force, recursive }));
     Ok(())
 }
 

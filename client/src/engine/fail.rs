@@ -8,6 +8,7 @@ use super::lane::{self, Found, Lane};
 use super::line::LineError;
 use super::spec::object_key;
 use crate::actor::CLASSES;
+use crate::remote::CancelOptions;
 use crate::task::ResultRefs;
 use raylet_api::message::Message;
 use raylet_api::record::Record;
@@ -67,22 +68,22 @@ impl Shared {
         }
     }
 
-    pub(super) fn cancel(self: &Arc<Self>, object: &RawRef, force: bool) {
+    pub(super) fn cancel(self: &Arc<Self>, object: &RawRef, options: CancelOptions) {
         if object.is_ready() || self.check().is_err() {
             return;
         }
         let why = "it was cancelled by `Raylet::cancel`";
-        self.stop(object.handle(), TaskErrorKind::Cancelled, why, force);
+        self.stop(object.handle(), TaskErrorKind::Cancelled, why, options);
     }
 
     /// The call of this result was not done in time.
     pub(super) fn expire(self: &Arc<Self>, result: Handle, timeout: Duration) {
         let why = format!("it had {} ms, by its option `timeout`", timeout.as_millis());
-        self.stop(result, TaskErrorKind::TimedOut, &why, false);
+        self.stop(result, TaskErrorKind::TimedOut, &why, CancelOptions::default());
     }
 
     /// Ends a call early: takes it back if nobody has begun it, else lets the raylet know.
-    fn stop(self: &Arc<Self>, result: Handle, kind: TaskErrorKind, why: &str, force: bool) {
+    fn stop(self: &Arc<Self>, result: Handle, kind: TaskErrorKind, why: &str, options: CancelOptions) {
         let fail = |name: &str, results: &[Handle]| seal_all(&self.store, results, &Failure::new(kind, name, why));
         if let Some(waiting) = self.frontier.cancel(result) {
             return fail(name_of(&waiting.call.words), &waiting.results);
@@ -95,7 +96,8 @@ impl Shared {
             return fail(name_of(&call.words), &call.results(&self.store));
         }
         fail("the task", &[result]);
-        let cancel = CancelTask { result: object_key(result), force, recursive: true };
+        let CancelOptions { force, recursive } = options;
+        let cancel = CancelTask { result: object_key(result), force, recursive, only_children: false };
         // A raylet that is gone runs nothing.
         let _ = self.line.send(cancel);
     }

@@ -6,6 +6,7 @@
 
 use super::lane::{Call, Lane};
 use super::slots::SlotMap;
+use raylet_api::record::parent_of;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -111,12 +112,22 @@ impl Frontier {
     pub(crate) fn cancel(&self, result: Handle) -> Option<Waiting> {
         let mut inside = self.lock();
         let task = *inside.made.get(&result)?;
-        let waiting = inside.remove(task)?;
-        for missing in &waiting.missing {
-            inside.forget(*missing, task);
-        }
+        let waiting = inside.take_back(task)?;
         self.note(&inside);
         Some(waiting)
+    }
+
+    /// Takes back what the task of this mark submitted.
+    pub(crate) fn cancel_children(&self, parent: u32) -> Vec<Waiting> {
+        let mut inside = self.lock();
+        let is_child = |task: &Option<Waiting>| {
+            let words = task.as_ref().map(|waiting| &waiting.call.words);
+            words.is_some_and(|words| parent_of(words) == parent)
+        };
+        let children: Vec<usize> = (0..inside.tasks.len()).filter(|task| is_child(&inside.tasks[*task])).collect();
+        let taken = children.into_iter().filter_map(|task| inside.take_back(task)).collect();
+        self.note(&inside);
+        taken
     }
 
     fn note(&self, inside: &Inside) {
@@ -142,6 +153,15 @@ impl Inside {
         for result in &waiting.results {
             self.made.remove(result);
             self.edge.extend(self.awaited.get_mut(result).and_then(|awaited| awaited.object.take()));
+        }
+        Some(waiting)
+    }
+
+    /// Takes a task out whose arguments are not there.
+    fn take_back(&mut self, task: usize) -> Option<Waiting> {
+        let waiting = self.remove(task)?;
+        for missing in &waiting.missing {
+            self.forget(*missing, task);
         }
         Some(waiting)
     }

@@ -12,7 +12,7 @@
 
 use super::line::Line;
 use super::spec::{Unpacked, handle, object_key};
-use raylet_api::record::{Body, ObjectKey, Record};
+use raylet_api::record::{Body, ObjectKey, Record, parent_of};
 use raylet_api::work::{CloseQueue, WantWorkers};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -450,6 +450,27 @@ impl Lane {
             }
         }
         Found::NotQueued
+    }
+
+    /// Takes the calls back that the task of this mark submitted and nobody has begun; of those that
+    /// are under way, their words.
+    pub(crate) fn cancel_children(&self, parent: u32) -> (Vec<Call>, Vec<Payload>) {
+        let mut state = self.lock();
+        let mut taken: Vec<Call> =
+            std::iter::from_fn(|| state.backlog.take(|call| parent_of(&call.words) == parent)).collect();
+        let mut begun = Vec::new();
+        for position in self.in_flight(&state) {
+            let Some(entry) = self.queue.look(position).filter(|entry| parent_of(&entry.payload) == parent) else {
+                continue;
+            };
+            match self.queue.cancel(position) {
+                Cancel::Cancelled => taken.push(taken_back(&self.store, entry.payload)),
+                Cancel::Claimed { .. } => begun.push(entry.payload),
+                Cancel::Finished | Cancel::Gone => {}
+            }
+        }
+        self.note(&mut state);
+        (taken, begun)
     }
 
     /// Reaps; whether everything that was ever submitted is over.

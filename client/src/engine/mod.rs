@@ -12,7 +12,8 @@
 //! | [`scope`], [`plan`] | in whose name a call is; what a function's calls are |
 //! | [`lane`], [`frontier`] | a queue of ours and its backlog; tasks that wait for arguments |
 //! | [`submit`], [`actors`], [`routed`] | calls of functions; of actors; through the raylet |
-//! | [`wait`], [`pump`], [`fail`] | get and wait; who moves things on; errors in the place of results |
+//! | [`wait`], [`pump`] | get and wait; who moves things on |
+//! | [`fail`], [`interrupt`] | errors in the place of results; tasks here that somebody cancels |
 //! | [`start`], [`print`] | join or start a raylet; what workers wrote |
 //!
 //! A driver and every worker have one. This directory must not know users' types, and it must not
@@ -21,6 +22,7 @@
 pub(crate) mod actors;
 mod fail;
 mod frontier;
+mod interrupt;
 mod lane;
 pub(crate) mod line;
 pub(crate) mod plan;
@@ -43,10 +45,11 @@ pub(crate) use start::join_as_worker;
 use crate::actor::{Class, Method};
 use crate::binding::{ActorWish, Callable, MethodWish};
 use crate::remote::engine::{Call, Engine, GroupCall};
-use crate::remote::{GroupError, Raylet, SubmitError};
+use crate::remote::{CancelOptions, GroupError, Raylet, SubmitError};
 use crate::task::{Arguments, Function, ResultRefs, Transport, with_scope};
 use actors::Actors;
 use frontier::Frontier;
+use interrupt::Interrupts;
 use lane::Lane;
 use line::Line;
 use plan::Plans;
@@ -117,6 +120,7 @@ pub(crate) struct Shared {
     frontier: Frontier,
     actors: Actors,
     routed: Routed,
+    interrupts: Interrupts,
     pump: Pump,
     spin: Spin,
     /// Threads that sleep until an object has a value.
@@ -188,10 +192,12 @@ impl Engine for Remote {
     }
 
     fn submit(&self, _ray: &Raylet, function: &'static Function, call: Call<'_>) -> Result<ResultRefs, SubmitError> {
+        self.shared.check_parent()?;
         self.shared.submit(function, call)
     }
 
     fn create_actor(&self, _ray: &Raylet, class: &'static Class, call: Call<'_>) -> Result<RawRef, SubmitError> {
+        self.shared.check_parent()?;
         self.shared.create_actor(class, call)
     }
 
@@ -202,6 +208,7 @@ impl Engine for Remote {
         method: &'static Method,
         call: Call<'_>,
     ) -> Result<ResultRefs, SubmitError> {
+        self.shared.check_parent()?;
         self.shared.call_actor(anchor, method.key, call)
     }
 
@@ -229,8 +236,12 @@ impl Engine for Remote {
         self.shared.wake_when_ready(object, waker)
     }
 
-    fn cancel(&self, object: &RawRef, force: bool) {
-        self.shared.cancel(object, force);
+    fn cancel(&self, object: &RawRef, options: CancelOptions) {
+        self.shared.cancel(object, options);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.shared.is_cancelled()
     }
 
     fn kill(&self, anchor: &RawRef, no_restart: bool) {
@@ -238,6 +249,7 @@ impl Engine for Remote {
     }
 
     fn create_group(&self, group: GroupCall) -> Result<RawRef, GroupError> {
+        self.shared.check_parent()?;
         self.shared.create_group(group)
     }
 

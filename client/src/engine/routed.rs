@@ -9,6 +9,7 @@ use super::spec::{Packed, object_key};
 use super::{Shared, lock};
 use crate::remote::SubmitError;
 use crate::task::{Arguments, ResultRefs};
+use raylet_api::record::parent_of;
 use raylet_api::work::{ClassWish, FindActor, SubmitTask};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -38,6 +39,7 @@ impl Shared {
         let mut waits_for: Vec<_> = arguments.awaited.iter().map(|object| object_key(object.handle())).collect();
         waits_for.sort_unstable();
         waits_for.dedup();
+        let parent = parent_of(&packed.words);
         let task = SubmitTask { class: class.clone(), waits_for, words: packed.words };
         let mut held: Vec<RawRef> = packed.spec.into_iter().collect();
         held.extend(with_results(results));
@@ -52,6 +54,7 @@ impl Shared {
         if is_first {
             self.ask_what_was_read(number);
         }
+        self.look_at_parent(parent);
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! once for each attempt of a task. A worker makes one for everything it runs and few submit, so which
 //! task it is is looked up when the first call asks. This file must not know what is submitted.
 
+use super::spec::object_key;
 use raylet_api::TaskId;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,7 @@ use store::{Handle, ObjectRef as RawRef, Store};
 #[derive(Debug)]
 pub(crate) struct Scope {
     id: OnceLock<TaskId>,
-    /// The first result of the task, while it is not known which that is.
+    /// The first result of the task; none of a driver's.
     result: Option<Handle>,
     counter: AtomicU64,
 }
@@ -36,6 +37,12 @@ impl Scope {
         }
         let found = store.refer(self.result?)?;
         Some(*self.id.get_or_init(|| task_of(&found)))
+    }
+
+    /// By which its calls name it, where it can be cancelled; 0 where not.
+    #[inline]
+    pub(crate) fn mark(&self) -> u32 {
+        self.result.map_or(0, |result| object_key(result).mark())
     }
 
     /// The number of the next call, from 1.

@@ -5,7 +5,8 @@
 //! the spec until the record is reaped. Who runs the call takes holds of its own ([`Unpacked`])
 //! before it does anything else. This file must not know queues.
 
-use crate::task::Arguments;
+use super::scope::Scope;
+use crate::task::{Arguments, with_scope};
 use raylet_api::record::{BadRecord, BadSpec, Body, INLINE_BYTES_MAX, Kind, ObjectKey, Record, Spec};
 use store::{CreateError, CreateOptions, GetError, Handle, Object, ObjectRef as RawRef, Store};
 use store_shm::queue::Payload;
@@ -58,6 +59,7 @@ pub(crate) fn pack(
         results: results.len() as u16,
         retries: head.retries,
         number: head.number,
+        parent: with_scope(|scope| scope.map_or(0, Scope::mark)),
         result: results.first().map(|result| object_key(*result)).unwrap_or_default(),
         body,
     };

@@ -7,12 +7,14 @@
 
 use super::actors::Actors;
 use super::frontier::Frontier;
+use super::interrupt::Interrupts;
 use super::line::{Line, OnGone, OnMessage};
 use super::plan::Plans;
 use super::pump::Pump;
 use super::routed::Routed;
 use super::scope::Scope;
 use super::segment::Segment;
+use super::spec::handle;
 use super::wait::Spin;
 use super::{Place, Remote, Shared, print};
 use crate::binding::Program;
@@ -234,6 +236,7 @@ pub(super) fn share(
         frontier: Frontier::default(),
         actors: Actors::default(),
         routed: Routed::default(),
+        interrupts: Interrupts::default(),
         pump: Pump::default(),
         spin: Spin::default(),
         blocked: AtomicUsize::new(0),
@@ -259,7 +262,7 @@ pub(crate) fn join_as_worker(
     let listener = Arc::new(Listener::new(false));
     let (heard, gone) = (listener.clone(), listener.clone());
     let on_message: OnMessage = Box::new(move |message| match message {
-        Message::QueueEnded(_) => heard.hear(message),
+        Message::QueueEnded(_) | Message::InterruptTask(_) => heard.hear(message),
         other => on_message(other),
     });
     let on_gone: OnGone = Box::new(move || {
@@ -367,6 +370,15 @@ impl Listener {
             Message::QueueEnded(ended) => {
                 if let Some(shared) = self.shared() {
                     shared.queue_ended(ended);
+                }
+            }
+            Message::InterruptTask(asked) => {
+                if let Some(shared) = self.shared() {
+                    shared.interrupt(asked);
+                }
+                // Rust's calls cannot be interrupted; another language's may.
+                if let Some(language) = crate::binding::language() {
+                    language.interrupt(handle(asked.result));
                 }
             }
             Message::GiveEvents(asked) => {

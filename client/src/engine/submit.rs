@@ -11,7 +11,7 @@ use crate::remote::SubmitError;
 use crate::remote::engine::Call;
 use crate::task::{Arguments, Function, ResultRefs, Transport, with_scope};
 use raylet_api::message::Message;
-use raylet_api::record::Kind;
+use raylet_api::record::{Kind, parent_of};
 use raylet_api::work::{ClassWish, OpenQueue, QueueOpened};
 use raylet_api::{JobId, ObjectId, TaskId};
 use std::sync::Arc;
@@ -129,11 +129,13 @@ impl Shared {
 
     #[inline]
     pub(super) fn submit_to(self: &Arc<Self>, lane: &Arc<Lane>, call: lane::Call) {
+        let parent = parent_of(&call.words);
         match lane.submit(call, &self.line) {
             Submitted::Yes => {}
             Submitted::AndPump => self.lanes_left(),
             Submitted::Ended(calls) => self.fail_ended(lane, calls),
         }
+        self.look_at_parent(parent);
     }
 
     #[cold]

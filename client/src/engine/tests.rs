@@ -12,7 +12,7 @@ use super::start::{AsWhat, Listener, share};
 use super::{Remote, Shared};
 use crate::connection::Joined;
 use crate::remote::engine::{Call, Engine};
-use crate::remote::{Raylet, SubmitError};
+use crate::remote::{CancelOptions, Raylet, SubmitError};
 use crate::task::{Arguments, Body, Function, Options, ResultRefs, Transport};
 use raylet_api::frame::{self, Decoder};
 use raylet_api::message::Message;
@@ -79,7 +79,7 @@ fn bench(transport: Transport) -> Bench {
     let engine = Remote {
         shared,
         #[cfg(feature = "embedded")]
-        _child: None,
+        child: std::sync::Mutex::new(None),
     };
     let claimer = Mutex::new(Claimer::new(&queue, 5));
     Bench { ray: Raylet::over(Arc::new(engine)), store, queue, claimer, said: Mutex::new(said), raylet }
@@ -293,7 +293,7 @@ fn a_cancelled_call_ends_with_an_error_wherever_it_is() {
     let dependent = bench.submit(2, &[&waiting], None);
     let queued: Vec<RawRef> = (10..10 + RECORDS + 4).map(|number| bench.submit(number, &[], None)).collect();
     for cancelled in [&waiting, &queued[1], &queued[RECORDS as usize + 1]] {
-        bench.engine().cancel(cancelled, false);
+        bench.engine().cancel(cancelled, CancelOptions::default());
         assert_eq!(bench.error(cancelled).kind, TaskErrorKind::Cancelled);
     }
     let others: Vec<u64> = (10..10 + RECORDS + 4).filter(|number| ![11, 11 + RECORDS].contains(number)).collect();
@@ -301,7 +301,7 @@ fn a_cancelled_call_ends_with_an_error_wherever_it_is() {
     assert_eq!(bench.run_until(|| results.map(|result| bench.get(result)).collect::<Vec<_>>()), others);
     // What is not here is the raylet's to stop; the error stands at once.
     let elsewhere = bench.store.promise_by_handle(None).unwrap();
-    bench.engine().cancel(&elsewhere, true);
+    bench.engine().cancel(&elsewhere, CancelOptions { force: true, ..CancelOptions::default() });
     assert_eq!(bench.error(&elsewhere).kind, TaskErrorKind::Cancelled);
     let cancel = bench.heard(|message| if let Message::CancelTask(cancel) = message { Some(cancel) } else { None });
     assert!(cancel.force && handle(cancel.result) == elsewhere.handle());

@@ -12,7 +12,7 @@
 //!
 //! This file must not know an implementation.
 
-use super::{GroupError, Raylet, Strategy, SubmitError};
+use super::{CancelOptions, GroupError, Raylet, Strategy, SubmitError};
 use crate::actor::{Class, Method};
 use crate::binding::{ActorWish, Callable, MethodWish};
 use crate::engine::Place;
@@ -91,7 +91,12 @@ pub(crate) trait Engine: Send + Sync + 'static {
     fn wake_when_ready(&self, object: &RawRef, waker: &Waker) -> bool;
 
     /// Cancels the task of this result, unless it is done.
-    fn cancel(&self, object: &RawRef, force: bool);
+    fn cancel(&self, object: &RawRef, options: CancelOptions);
+
+    /// Whether the task that this thread runs was cancelled.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
 
     /// Ends the actor of this anchor: for good, or to be restarted if it may be.
     fn kill(&self, anchor: &RawRef, no_restart: bool);

@@ -127,6 +127,9 @@ pub enum SubmitError {
     /// The records of the queue make no sense: somebody stored where he must not.
     #[error(transparent)]
     Broken(#[from] Broken),
+    /// The task that submits was cancelled, and with it what it submits.
+    #[error("the task that submits was cancelled: end it")]
+    Cancelled,
     /// This process was forked off the one that is in.
     #[error("this process was forked off the driver, and is none itself: init here")]
     Forked,

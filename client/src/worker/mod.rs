@@ -20,15 +20,14 @@ mod timing;
 
 use crate::engine::line::Line;
 use crate::engine::segment::Segment;
-use crate::engine::spec::handle;
 use crate::error::ConnectError;
 use crate::remote::Raylet;
-use crate::{ConnectOptions, binding, engine, timeline};
+use crate::{ConnectOptions, engine, timeline};
 use environment::Environment;
 use inbox::Inbox;
 use lease::Lease;
 use raylet_api::message::Message;
-use raylet_api::work::{Grant, InterruptTask, LeaseReturned, RunActor, RunTask, TaskDone, WorkerReady};
+use raylet_api::work::{Grant, LeaseReturned, RunActor, RunTask, TaskDone, WorkerReady};
 use raylet_api::zygote::WorkerSpec;
 pub(crate) use results::seal_error;
 use run::Runner;
@@ -57,7 +56,6 @@ pub(crate) fn run(spec: &WorkerSpec) -> Result<(), ConnectError> {
     let answers = line.clone();
     let on_message = move |message| match (message, answers.get()) {
         (Message::GiveEvents(asked), Some(line)) => give_events(line, asked.request),
-        (Message::InterruptTask(told), _) => interrupt(&told),
         (message, _) => put.put(message),
     };
     // The end of the raylet is this process' end, by its leash.
@@ -70,13 +68,6 @@ pub(crate) fn run(spec: &WorkerSpec) -> Result<(), ConnectError> {
     Worker::new(seat.clone(), inbox).work();
     seat.line.flush(FLUSH_TIMEOUT);
     Ok(())
-}
-
-/// Rust's calls cannot be interrupted; another language's may.
-fn interrupt(told: &InterruptTask) {
-    if let Some(language) = binding::language() {
-        language.interrupt(handle(told.result));
-    }
 }
 
 /// Sends what ran when; a worker is ended without being asked once more.

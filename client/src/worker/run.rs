@@ -105,7 +105,7 @@ pub(super) fn attempts(
         let outcome =
             failed_argument(store, name, call).and_then(|()| body(attempt, incoming(name, call), &mut results));
         span.end();
-        if !is_tried_again(&call.record, attempt, &outcome) {
+        if !is_tried_again(&call.record, attempt, &outcome) || is_done(store, call) {
             return results.seal_all(name, outcome);
         }
         attempt += 1;

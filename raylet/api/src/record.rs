@@ -9,7 +9,7 @@
 //! word 0  key of the function, class or method
 //!      1  kind u8 | flags u8 | results u16 | retries i16 | inline bytes u8 | 0
 //!      2  the caller's number of the call, counted up
-//!      3  slot of the first result u32 | 0
+//!      3  slot of the first result u32 | mark of the task that submits it u32, 0 for none
 //!      4  its generation
 //!      5..15  flag SPEC: slot u32 | 0, generation, 0 ..
 //!             else: the packed arguments, as many bytes as word 1 says, zeros after them
@@ -45,6 +45,20 @@ pub struct ObjectKey {
     pub slot: u32,
     /// How often the slot was used before.
     pub generation: u64,
+}
+
+impl ObjectKey {
+    /// By which the calls that a task submits name it, of its first result; never 0.
+    ///
+    /// It tells apart what one process submits at a time: that another task of that process with calls
+    /// under way has the same one is a chance of one in four billion.
+    pub fn mark(self) -> u32 {
+        // Murmur's finish: slots are used again and again, generations count up.
+        let mut mixed = self.generation ^ u64::from(self.slot) << 32;
+        mixed = (mixed ^ mixed >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        mixed = (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        ((mixed >> 32) as u32).max(1)
+    }
 }
 
 /// What a record asks for.
@@ -89,6 +103,8 @@ pub struct Record {
     pub retries: i16,
     /// The caller's number of the call.
     pub number: u64,
+    /// The [mark](ObjectKey::mark) of the task that submits it; 0 for a driver, or where nobody can know.
+    pub parent: u32,
     /// The first result; nothing where there is none.
     pub result: ObjectKey,
     /// The arguments, or where they are.
@@ -126,7 +142,8 @@ impl Record {
         let [retries_low, retries_high] = self.retries.to_le_bytes();
         let head = [self.kind as u8, flags, results_low, results_high, retries_low, retries_high, len, 0];
         (words[0], words[1], words[2]) = (self.key, u64::from_le_bytes(head), self.number);
-        (words[3], words[4]) = (u64::from(self.result.slot), self.result.generation);
+        words[3] = u64::from(self.result.slot) | u64::from(self.parent) << 32;
+        words[4] = self.result.generation;
         words
     }
 
@@ -154,7 +171,8 @@ impl Record {
             results,
             retries: i16::from_le_bytes([retries_low, retries_high]),
             number: words[2],
-            result: key(words[3], words[4]).ok_or(bad)?,
+            parent: parent_of(words),
+            result: ObjectKey { slot: words[3] as u32, generation: words[4] },
             body,
         })
     }
@@ -163,6 +181,12 @@ impl Record {
     pub fn may_retry(&self, attempt: u32) -> bool {
         self.retries < 0 || i64::from(attempt) < i64::from(self.retries)
     }
+}
+
+/// The mark of the task that submits a record, without a look at the rest.
+#[inline]
+pub fn parent_of(words: &[u64; RECORD_WORDS]) -> u32 {
+    (words[3] >> 32) as u32
 }
 
 fn key(slot: u64, generation: u64) -> Option<ObjectKey> {
@@ -248,6 +272,7 @@ mod tests {
             results: 1,
             retries: -1,
             number: 7,
+            parent: 0x8000_0001,
             result: ObjectKey { slot: 9, generation: 1 << 40 },
             body,
         }
@@ -265,11 +290,19 @@ mod tests {
     #[test]
     fn words_that_are_no_record_are_refused() {
         let good = record(Body::Spec(ObjectKey::default())).pack();
-        for (word, value) in [(1, u64::MAX), (1, 0xff), (1, 1 << 63), (3, 1 << 32), (5, 1 << 32)] {
+        for (word, value) in [(1, u64::MAX), (1, 0xff), (1, 1 << 63), (5, 1 << 32)] {
             let mut words = good;
             words[word] = value;
             assert!(Record::unpack(&words).is_err(), "word {word} = {value:#x}");
         }
+    }
+
+    #[test]
+    fn marks_tell_slots_and_generations_apart() {
+        let keys = (0..64).flat_map(|slot| (0..64).map(move |generation| ObjectKey { slot, generation }));
+        let marks: std::collections::HashSet<u32> = keys.map(ObjectKey::mark).collect();
+        assert_eq!(marks.len(), 64 * 64);
+        assert_ne!(ObjectKey::default().mark(), 0);
     }
 
     #[test]

@@ -144,6 +144,9 @@ pub struct CancelTask {
     pub force: bool,
     /// What it submitted, too.
     pub recursive: bool,
+    /// Not it, but what the asker has submitted through the raylet while it ran it: the asker was
+    /// interrupted, and nothing more of it comes.
+    pub only_children: bool,
 }
 
 /// A worker is about to sleep until an object has a value, and lends its CPU. No answer.
@@ -403,12 +406,15 @@ pub struct TaskDone {
     pub retry: bool,
 }
 
-/// What a task submitted is to be cancelled, and the task itself if it looks.
+/// Somebody wants a task not to go on: it may look, and from then on can submit nothing where its
+/// children are to end with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct InterruptTask {
     /// Its first result.
     pub result: ObjectKey,
+    /// What it submitted is to be cancelled, too. Answer: a [`CancelTask`] of its children.
+    pub recursive: bool,
 }
 
 /// The worker becomes an actor. Answer: [`ActorReady`] or [`ActorFailed`].

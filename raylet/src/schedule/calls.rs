@@ -7,7 +7,7 @@
 
 use super::leases::job_over;
 use super::line::LineId;
-use super::translate::{self, core_key, handle, results};
+use super::translate::{self, core_key, handle};
 use super::words::task_failure;
 use super::{Scheduler, Who};
 use raylet_api::failure::{Failure, TaskErrorKind};
@@ -35,6 +35,8 @@ pub(super) struct Call {
     pub(super) attempts: u32,
     /// How its last worker ended.
     pub(super) how: Option<String>,
+    /// Whoever runs it when it is cancelled is to cancel what it submitted, too.
+    ends_children: bool,
 }
 
 impl Scheduler {
@@ -57,7 +59,9 @@ impl Scheduler {
         self.next_call += 1;
         self.by_result.insert(record.result, id);
         let waits_for = self.await_all(&task.waits_for);
-        let call = Call { words: task.words, record, line, job, _holds: holds, worker: None, attempts: 0, how: None };
+        let (worker, attempts, how) = (None, 0, None);
+        let words = task.words;
+        let call = Call { words, record, line, job, _holds: holds, worker, attempts, how, ends_children: false };
         self.calls.insert(id, call);
         let retries_max = i32::from(record.retries);
         self.step(Event::Submit(TaskSpec { task: id, job, caller, class, retries_max, waits_for }));
@@ -109,8 +113,8 @@ impl Scheduler {
 
     pub(super) fn interrupt_task(&mut self, id: TaskId, worker: WorkerId) {
         let Some(call) = self.calls.get(&id) else { return };
-        let result = call.record.result;
-        self.send_worker(worker, InterruptTask { result });
+        let (result, recursive) = (call.record.result, call.ends_children);
+        self.send_worker(worker, InterruptTask { result, recursive });
     }
 
     /// The one end of a task: its results stand, or get their error.
@@ -132,14 +136,90 @@ impl Scheduler {
     }
 
     pub(super) fn on_cancel(&mut self, line: LineId, wish: &CancelTask) {
-        if let Some(&task) = self.by_result.get(&wish.result) {
-            return self.step(Event::Cancel { task, force: wish.force });
+        match wish.only_children {
+            true => self.cancel_calls_of(line, wish.result, false),
+            false => self.cancel(Some(line), wish.result, wish.force, wish.recursive),
         }
-        match self.claimer_of(wish.result) {
-            Some((worker, is_call)) if wish.force && !is_call => self.pool.kill_worker(worker.0),
-            Some((worker, _)) => self.send_worker(worker, InterruptTask { result: wish.result }),
-            None => self.cancel_queued(line, wish.result),
+    }
+
+    /// Ends the call of this result, wherever it is, but for what is queued with the asker itself.
+    fn cancel(&mut self, asker: Option<LineId>, result: ObjectKey, force: bool, recursive: bool) {
+        if let Some(&task) = self.by_result.get(&result) {
+            return self.cancel_call(task, force, recursive);
         }
+        match self.claimer_of(result) {
+            Some((worker, is_call)) => {
+                let is_killed = force && !is_call;
+                if recursive {
+                    self.cancel_children_at(worker, result, is_killed);
+                }
+                match is_killed {
+                    true => self.pool.kill_worker(worker.0),
+                    false => self.send_worker(worker, InterruptTask { result, recursive }),
+                }
+            }
+            None => self.cancel_queued(asker, result),
+        }
+    }
+
+    fn cancel_call(&mut self, task: TaskId, force: bool, recursive: bool) {
+        let Some(call) = self.calls.get_mut(&task) else { return };
+        call.ends_children = recursive;
+        if let (Some(worker), result, true) = (call.worker, call.record.result, recursive) {
+            self.cancel_children_at(worker, result, force);
+        }
+        self.step(Event::Cancel { task, force });
+    }
+
+    /// Cancels what a worker has submitted for a task that runs there, as far as it can be seen from here.
+    /// The worker sees to the rest when it is told; where it is killed, the rest shows once it is dead.
+    fn cancel_children_at(&mut self, worker: WorkerId, parent: ObjectKey, is_killed: bool) {
+        let Some(row) = self.workers.get_mut(&worker) else { return };
+        if is_killed {
+            row.cancelled.push(parent);
+        }
+        if let Some(line) = row.line {
+            self.cancel_children(line, parent, is_killed);
+        }
+    }
+
+    /// Cancels what a line's end submitted for a task.
+    pub(super) fn cancel_children(&mut self, line: LineId, parent: ObjectKey, force: bool) {
+        self.cancel_calls_of(line, parent, force);
+        let queues = self.queues.values().filter(|row| row.line == line);
+        let records = queues.flat_map(|row| {
+            let lookers = row.lookers.iter().filter_map(|&worker| self.client_of(worker));
+            let claimed = lookers.flat_map(|client| row.queue.claimed_by(client.number));
+            let children = row.queue.queued().chain(claimed).filter_map(|entry| {
+                let record = Record::unpack(&entry.payload).ok().filter(|record| record.parent == parent.mark())?;
+                Some((record, entry.word.position))
+            });
+            children.map(|(record, position)| (row.queue.cancel(position) != Cancel::Cancelled, record))
+        });
+        let children: Vec<(bool, Record)> = records.collect();
+        for (is_begun, record) in children {
+            self.seal_cancelled(&record);
+            if is_begun && record.results > 0 {
+                self.cancel(None, record.result, force, true);
+            }
+        }
+    }
+
+    /// Cancels what a line's end submitted here for a task.
+    fn cancel_calls_of(&mut self, line: LineId, parent: ObjectKey, force: bool) {
+        let mark = parent.mark();
+        let is_child = |call: &Call| call.line == line && call.record.parent == mark;
+        let children = self.calls.iter().filter(|(_, call)| is_child(call));
+        for (task, record) in children.map(|(&task, call)| (task, call.record)).collect::<Vec<_>>() {
+            // At once: what runs may yet end with a value.
+            self.seal_cancelled(&record);
+            self.cancel_call(task, force, true);
+        }
+    }
+
+    fn seal_cancelled(&mut self, record: &Record) {
+        let failure = task_failure(&self.name_of(record.key), &TaskEnd::Cancelled, None);
+        self.seal_record(record, &failure);
     }
 
     /// Who works on the record of this result, and whether it is an actor.
@@ -156,8 +236,8 @@ impl Scheduler {
     }
 
     /// In another's queue: what is queued with the asker itself it has dealt with.
-    fn cancel_queued(&mut self, line: LineId, result: ObjectKey) {
-        let others = self.queues.values().filter(|row| row.line != line);
+    fn cancel_queued(&mut self, asker: Option<LineId>, result: ObjectKey) {
+        let others = self.queues.values().filter(|row| Some(row.line) != asker);
         let found = others.flat_map(|row| {
             let queued = row.queue.queued();
             queued.filter_map(move |entry| {
@@ -167,9 +247,7 @@ impl Scheduler {
         });
         let cancelled = found.map(|(queue, position, record)| (queue.cancel(position), record)).next();
         if let Some((Cancel::Cancelled, record)) = cancelled {
-            let failure = task_failure(&self.name_of(record.key), &TaskEnd::Cancelled, None);
-            let results = results(&self.store, &record);
-            self.seal(&results, &failure);
+            self.seal_cancelled(&record);
         }
     }
 }

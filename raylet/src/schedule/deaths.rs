@@ -111,6 +111,8 @@ impl Scheduler {
         let Some(client) = self.peers.get(&line).map(|peer| peer.client) else { return };
         self.counters.worker_deaths += 1;
         self.tell_how(worker);
+        let cancelled = self.workers.get_mut(&worker).map(|row| std::mem::take(&mut row.cancelled));
+        cancelled.into_iter().flatten().for_each(|parent| self.cancel_children(line, parent, true));
         let mut promises = Promises::default();
         let serves: Vec<u64> = self.workers[&worker].serves.iter().copied().collect();
         let failed = serves.iter().flat_map(|&queue| self.take_claims(queue, client.number, &mut promises));
@@ -309,6 +311,7 @@ mod tests {
             results: 1,
             retries,
             number: 1,
+            parent: 0,
             result: ObjectKey::default(),
             body,
         };

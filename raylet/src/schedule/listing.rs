@@ -652,6 +652,7 @@ mod tests {
             results: 1,
             retries: 0,
             number: 1,
+            parent: 0,
             result: ObjectKey::default(),
             body: Body::Inline { len: 0, bytes: [0; INLINE_BYTES_MAX] },
         }

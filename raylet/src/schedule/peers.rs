@@ -11,6 +11,7 @@ use super::words::infeasible;
 use super::{Input, Scheduler};
 use crate::pool::Exit;
 use raylet_api::message::{Error, ErrorCode, Message};
+use raylet_api::record::ObjectKey;
 use raylet_api::{Notice, ProgramWish, Want};
 use raylet_core::effect::Request;
 use raylet_core::event::Event;
@@ -82,6 +83,8 @@ pub(super) struct WorkerRow {
     pub(super) actor: Option<ActorId>,
     /// The key of what it runs, or ran last.
     pub(super) runs: Option<u64>,
+    /// Tasks that it is killed for, with all that they submitted: their first results.
+    pub(super) cancelled: Vec<ObjectKey>,
 }
 
 impl WorkerRow {
@@ -96,6 +99,7 @@ impl WorkerRow {
             serves: BTreeSet::new(),
             actor: None,
             runs: None,
+            cancelled: Vec::new(),
         }
     }
 }
