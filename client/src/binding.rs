@@ -372,3 +372,8 @@ pub fn foreign_error(
 ) -> TaskError {
     TaskError::foreign(kind, function, message, payload, is_final)
 }
+
+/// Makes an object of an error, which whoever reads it gets instead of a value.
+pub fn put_error(ray: &Raylet, error: &TaskError) -> Result<RawRef, Box<store::CreateError>> {
+    error.form().put(ray.store())
+}

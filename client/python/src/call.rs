@@ -137,13 +137,18 @@ impl Caller {
         prepared.as_ref().filter(|prepared| prepared.session == session::number()).cloned()
     }
 
+    /// Has itself prepared; or gives what is to be called instead.
     #[cold]
-    fn prepare(slf: &Bound<'_, Self>) -> PyResult<Arc<Prepared>> {
+    fn prepare<'py>(slf: &Bound<'py, Self>) -> PyResult<Result<Arc<Prepared>, Bound<'py, PyAny>>> {
         let this = slf.get();
         if let Some(prepare) = &this.prepare {
-            prepare.call1(slf.py(), (slf,))?;
+            let instead = prepare.bind(slf.py()).call1((slf,))?;
+            if !instead.is_none() {
+                return Ok(Err(instead));
+            }
         }
-        this.ready().ok_or_else(|| hooks::exception(slf.py(), "Shutdown", "a handle of an earlier session", ""))
+        let ready = this.ready();
+        ready.map(Ok).ok_or_else(|| hooks::exception(slf.py(), "Shutdown", "a handle of an earlier session", ""))
     }
 }
 
@@ -155,7 +160,10 @@ fn submit<'py>(
     let py = slf.py();
     let prepared = match slf.get().ready() {
         Some(prepared) => prepared,
-        None => Caller::prepare(slf)?,
+        None => match Caller::prepare(slf)? {
+            Ok(prepared) => prepared,
+            Err(instead) => return Ok(instead.call(args, kwargs)?.unbind()),
+        },
     };
     prepared.check(py, args, kwargs)?;
     let arguments =
@@ -303,7 +311,9 @@ fn options_of(py: Python<'_>, given: &Bound<'_, PyDict>, resources: &str) -> PyR
     if let Some(name) = named::<String>(given, "transport")? {
         options = options.transport(session::transport(&name)?);
     }
-    if let Some((group, bundle)) = named::<(Py<ObjectRef>, i64)>(given, "placement")? {
+    // False is no group, also where the running task would lend its own.
+    let is_placed = given.get_item("placement")?.is_some_and(|place| place.is_truthy().unwrap_or(false));
+    if is_placed && let Some((group, bundle)) = named::<(Py<ObjectRef>, i64)>(given, "placement")? {
         options = options.placed(group.get().live(py)?.handle(), u32::try_from(bundle).ok());
     }
     Ok(options)

@@ -29,7 +29,9 @@ mod _native {
     #[pymodule_export]
     use crate::role::{cli, run_role};
     #[pymodule_export]
-    use crate::session::{cancel, get, init, is_initialized, is_ready, on_ready, put, shutdown, wait};
+    use crate::session::{
+        cancel, get, init, is_initialized, is_ready, on_ready, put, put_error, shutdown, wait, wait_for_any,
+    };
     #[pymodule_export]
     use crate::stream::Stream;
     #[pymodule_export]

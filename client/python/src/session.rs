@@ -8,12 +8,12 @@ use crate::codec;
 use crate::hooks;
 use crate::refs::ObjectRef;
 use crate::stream::Stream;
-use pyo3::exceptions::{PyConnectionError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyConnectionError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 use raylet_client::binding::Program;
 use raylet_client::remote::{CancelOptions, Config};
-use raylet_client::{ConnectError, InitError, Mode, Raylet, TaskError, Transport};
+use raylet_client::{ConnectError, InitError, Mode, Raylet, TaskError, TaskErrorKind, Transport};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Wake, Waker};
@@ -175,24 +175,54 @@ pub(crate) fn is_initialized() -> bool {
     found().is_some()
 }
 
-/// Makes an object of a value.
+/// Makes an object of a value. A hook is asked where there is no session, and what a reference is to be.
 #[pyfunction]
-pub(crate) fn put(py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Py<ObjectRef>> {
-    let ray = current(py)?;
+pub(crate) fn put<'py>(py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let Some(ray) = found().filter(|_| !value.is_instance_of::<ObjectRef>()) else {
+        return hooks::hook(py, "put_other")?.call1((value,));
+    };
     let object = codec::put(py, &ray, value)?;
-    ObjectRef::of(py, object)
+    Ok(ObjectRef::of(py, object)?.into_bound(py).into_any())
 }
 
-/// The value of a reference, or the values of a list of them.
+/// Makes an object that is an error: reading it raises what the hooks make of it.
 #[pyfunction]
-#[pyo3(signature = (refs, timeout=None))]
-pub(crate) fn get<'py>(py: Python<'py>, refs: &Bound<'py, PyAny>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+pub(crate) fn put_error(
+    py: Python<'_>,
+    kind: &str,
+    name: &str,
+    message: &str,
+    payload: Vec<u8>,
+) -> PyResult<Py<ObjectRef>> {
     let ray = current(py)?;
-    if let Ok(one) = refs.cast::<ObjectRef>() {
-        return get_one(py, &ray, one.get(), limit(timeout)?);
+    let kind = if kind == "Cancelled" { TaskErrorKind::Cancelled } else { TaskErrorKind::Returned };
+    let error = raylet_client::binding::foreign_error(kind, name, message, payload, true);
+    let object = raylet_client::binding::put_error(&ray, &error);
+    ObjectRef::of(py, object.map_err(|error| codec::refused(&error))?)
+}
+
+/// The value of a reference, or the values of a list of them; a hook is asked about anything else, and where
+/// there is no session.
+#[pyfunction]
+#[pyo3(signature = (object_refs, *, timeout=None, writable=None))]
+pub(crate) fn get<'py>(
+    py: Python<'py>,
+    object_refs: &Bound<'py, PyAny>,
+    timeout: Option<f64>,
+    writable: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Py<PyAny>> {
+    if let (Some(ray), None) = (found(), writable) {
+        let timeout = timeout.filter(|timeout| *timeout >= 0.0);
+        if let Ok(one) = object_refs.cast_exact::<ObjectRef>() {
+            return get_one(py, &ray, one.get(), limit(timeout)?);
+        }
+        if let Ok(list) = object_refs.cast_exact::<PyList>()
+            && list.iter().all(|item| item.is_exact_instance_of::<ObjectRef>())
+        {
+            return get_all(py, &ray, list, timeout);
+        }
     }
-    let list = refs.cast::<PyList>().map_err(|_| PyTypeError::new_err("get takes an ObjectRef or a list of them"))?;
-    get_all(py, &ray, list, timeout)
+    Ok(hooks::hook(py, "get_other")?.call1((object_refs, timeout, writable))?.unbind())
 }
 
 /// Until when; `None` without limit.
@@ -315,10 +345,75 @@ fn wait_unless_others_fail(
     }
 }
 
-/// Ready references and the others, in order; streams are ready when their next item is there.
+/// Ready references and the others, in order; streams are ready when their next item is there. A hook is
+/// asked about what is not a list of different references, of which there are as many.
+#[pyfunction]
+#[pyo3(signature = (ray_waitables, *, num_returns=1, timeout=None, fetch_local=true))]
+pub(crate) fn wait<'py>(
+    py: Python<'py>,
+    ray_waitables: &Bound<'py, PyAny>,
+    num_returns: i64,
+    timeout: Option<f64>,
+    fetch_local: bool,
+) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>)> {
+    if found().is_some()
+        && timeout.is_none_or(|timeout| timeout >= 0.0)
+        && let Ok(refs) = ray_waitables.cast_exact::<PyList>()
+        && let Ok(wanted) = usize::try_from(num_returns)
+        && (1..=refs.len()).contains(&wanted)
+        && are_different(refs)
+    {
+        return match first_ready(refs, wanted)? {
+            Some(split) => Ok(split),
+            None => wait_for_any(py, refs, wanted, timeout),
+        };
+    }
+    let other = hooks::hook(py, "wait_other")?.call1((ray_waitables, num_returns, timeout, fetch_local))?;
+    other.extract().map_err(Into::into)
+}
+
+/// Whether a list has nothing but references, each once. Mostly they stand in the order they were made in.
+fn are_different(refs: &Bound<'_, PyList>) -> bool {
+    let mut slots = Vec::with_capacity(refs.len());
+    let mut is_ascending = true;
+    for item in refs.iter() {
+        let Ok(object) = item.cast_exact::<ObjectRef>() else { return false };
+        let Some(object) = object.get().object() else { return false };
+        let handle = object.handle();
+        is_ascending &= slots.last().is_none_or(|last| *last < (handle.slot, handle.generation));
+        slots.push((handle.slot, handle.generation));
+    }
+    if !is_ascending {
+        slots.sort_unstable();
+    }
+    is_ascending || slots.windows(2).all(|pair| pair[0] != pair[1])
+}
+
+/// The first so many that are ready, and the rest; `None` where there are not so many.
+fn first_ready<'py>(
+    refs: &Bound<'py, PyList>,
+    wanted: usize,
+) -> PyResult<Option<(Bound<'py, PyList>, Bound<'py, PyList>)>> {
+    let ready = refs.iter().enumerate().filter(|(_, item)| item.cast_exact::<ObjectRef>().is_ok_and(|item| item.get().is_ready()));
+    let at: Vec<usize> = ready.map(|(at, _)| at).take(wanted).collect();
+    if at.len() < wanted {
+        return Ok(None);
+    }
+    let taken = PyList::empty(refs.py());
+    let rest = refs.get_slice(0, refs.len());
+    for position in at.iter().rev() {
+        rest.del_item(*position)?;
+    }
+    for position in at {
+        taken.append(refs.get_item(position)?)?;
+    }
+    Ok(Some((taken, rest)))
+}
+
+/// As [`wait`], of references and streams.
 #[pyfunction]
 #[pyo3(signature = (refs, num_returns, timeout=None))]
-pub(crate) fn wait<'py>(
+pub(crate) fn wait_for_any<'py>(
     py: Python<'py>,
     refs: &Bound<'py, PyList>,
     num_returns: usize,

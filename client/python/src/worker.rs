@@ -164,14 +164,7 @@ impl Interpreter {
         }
         let definition = definition_of(py, self.name(call.key), call.ray, header)?;
         let load = || -> PyResult<(Py<PyAny>, String)> {
-            let function = hook(py, "load_function")?.call1((call.key, definition))?;
-            Ok((
-                function.clone().unbind(),
-                function
-                    .getattr("__qualname__")
-                    .and_then(|name| name.extract().map_err(Into::into))
-                    .unwrap_or_default(),
-            ))
+            hook(py, "load_function")?.call1((call.key, definition))?.extract().map_err(Into::into)
         };
         let (function, name) = load().map_err(|error| described(py, &error, self.name(call.key), None))?;
         let name = binding::set_name(call.key, &name);

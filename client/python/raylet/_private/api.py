@@ -1,7 +1,7 @@
 """The functions of the public interface: init, shutdown, get, put, wait, cancel, kill, remote and looking around.
 
-The one thing to know: what is called often (`get`, `put`, `wait`) tries the native call first and looks for what is
-wrong only when that failed.
+The one thing to know: what is called often (`get`, `put`, `wait`) is native; it comes here, to `get_other` and its
+like, only with what is out of the ordinary.
 
 This module must not import third-party modules.
 """
@@ -332,67 +332,67 @@ def is_initialized() -> bool:
     return sessions.current() is not None
 
 
-def get(
-    object_refs: Any, *, timeout: float | None = None, writable: str | None = None, _use_object_store: bool = False
-) -> Any:
-    """The value of a reference, or the values of a list of them, in order; waits for them.
+get = _native.get
+put = _native.put
+wait = _native.wait
 
-    `timeout` in seconds; 0 does not wait. Arrays are read-only views of the store; `writable="copy_on_write"` gives
-    private ones. Raises what the task raised, as soon as one of several failed; GetTimeoutError when it takes too
-    long; ValueError for anything but a reference or a list.
+
+def _begin() -> None:
+    """Start a session where there is none."""
+    sessions.ensure()
+    if not _native.is_initialized():
+        raise RaySystemError(sessions.NOT_STARTED)
+
+
+def get_other(refs: Any, timeout: float | None, writable: str | None) -> Any:
+    """`get` of anything but a reference or a list of references, or without a session.
+
+    Raises ValueError for what is neither a reference nor a list, TypeError for a list with something else in it.
     """
-    if sessions._current is None:
-        sessions.ensure()
-    if timeout is not None and timeout < 0:
-        timeout = None
-    try:
-        return _native.get(object_refs, timeout)
-    except TypeError:
-        return _get_other(object_refs, timeout)
-
-
-def _get_other(refs: Any, timeout: float | None) -> Any:
-    """What `get` does with something that the native side refused."""
     if isinstance(refs, ObjectRefGenerator):
         return refs
-    if isinstance(refs, ObjectRef):
-        raise
-    if not isinstance(refs, list):
+    if not isinstance(refs, (ObjectRef, list)):
         raise ValueError(
             f"Invalid type of object refs, {type(refs)}, is given. 'object_refs' must either be an ObjectRef or a list "
             "of ObjectRefs. "
-        ) from None
-    for ref in refs:
+        )
+    for ref in refs if isinstance(refs, list) else ():
         if not isinstance(ref, ObjectRef):
-            raise TypeError(
-                f"Attempting to call `get` on the value {ref}, which is not an ray.ObjectRef."
-            ) from None
-    raise
+            raise TypeError(f"Attempting to call `get` on the value {ref}, which is not an ray.ObjectRef.")
+    _begin()
+    if writable is not None:
+        return _get_writable(refs, timeout, writable)
+    return _native.get(list(refs) if isinstance(refs, list) else refs, timeout=timeout)
 
 
-def put(value: Any, *, _owner: Any = None, _tensor_transport: Any = None) -> Any:
-    """Store a value and give its reference. Raises TypeError for a reference and for what cannot be pickled."""
-    if sessions._current is None:
-        sessions.ensure()
+def _get_writable(refs: Any, timeout: float | None, writable: str) -> Any:
+    if writable != "copy_on_write":
+        raise ValueError(f"writable is None or 'copy_on_write', not {writable!r}")
+    if isinstance(refs, list):
+        return [_native.get_writable(ref, timeout) for ref in refs]
+    return _native.get_writable(refs, timeout)
+
+
+def put_other(value: Any) -> Any:
+    """`put` of a reference, which raises TypeError, or without a session."""
     if isinstance(value, ObjectRef):
         raise TypeError(
             "Calling 'put' on an ray.ObjectRef is not allowed. If you really want to do this, you can wrap the "
             "ray.ObjectRef in a list and call 'put' on it."
         )
+    _begin()
     return _native.put(value)
 
 
-def wait(
-    ray_waitables: list[Any], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+def wait_other(
+    ray_waitables: Any, num_returns: int, timeout: float | None, fetch_local: bool
 ) -> tuple[list[Any], list[Any]]:
-    """Wait until `num_returns` of a list are ready: those, at most so many, and the rest; both in the list's order.
+    """`wait` for generators, for nothing, or without a session.
 
-    `timeout` in seconds; what is ready then is given. Generators count as ready when their next item is there.
     Raises TypeError for anything but a list of references or generators, ValueError for duplicates and wrong counts.
     """
-    if sessions._current is None:
-        sessions.ensure()
     _check_waitables(ray_waitables, timeout)
+    _begin()
     if not ray_waitables:
         return [], []
     if len(set(ray_waitables)) != len(ray_waitables):
@@ -401,7 +401,7 @@ def wait(
         raise ValueError(f"Invalid number of objects to return {num_returns}.")
     if num_returns > len(ray_waitables):
         raise ValueError("num_returns cannot be greater than the number of ray_waitables provided to ray.wait.")
-    return _native.wait(ray_waitables, num_returns, timeout)
+    return _native.wait_for_any(ray_waitables, num_returns, timeout)
 
 
 def _check_waitables(waitables: Any, timeout: float | None) -> None:

@@ -123,22 +123,22 @@ def unhandled(*parts: Any) -> None:
     worker.report_unhandled(errors.make(*parts))
 
 
-def get_other(refs: Any, timeout: float | None, writable: Any = None) -> Any:
+def get_other(refs: Any, timeout: float | None, writable: str | None) -> Any:
     """`get` of anything but a reference or a list of references, or without a session."""
     from . import api
 
-    return api.get(refs, timeout=timeout)
+    return api.get_other(refs, timeout, writable)
 
 
 def put_other(value: Any) -> Any:
     """`put` of a reference, or without a session."""
     from . import api
 
-    return api.put(value)
+    return api.put_other(value)
 
 
 def wait_other(refs: Any, num_returns: int, timeout: float | None, fetch_local: bool) -> Any:
     """`wait` for anything that is not plain."""
     from . import api
 
-    return api.wait(refs, num_returns=num_returns, timeout=timeout, fetch_local=fetch_local)
+    return api.wait_other(refs, num_returns, timeout, fetch_local)

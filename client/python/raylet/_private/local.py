@@ -81,7 +81,7 @@ def run(
 
 def _value_of(arg: Any) -> Any:
     """What a call gets of an argument: the value of a reference, and of anything else a copy."""
-    return _native.get(arg if isinstance(arg, ObjectRef) else _native.put(arg), None)
+    return _native.get(arg if isinstance(arg, ObjectRef) else _native.put(arg))
 
 
 def _awaited(coroutine: Any) -> Any:

@@ -58,7 +58,7 @@ fn _decode_arguments<'py>(
 ) -> PyResult<(Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>)> {
     decode_arguments(py, bytes, |at: usize| {
         let object = awaited.get(at).ok_or_else(|| PyValueError::new_err("no such object"))?;
-        session::get(py, object, None).map(|value| value.into_bound(py))
+        session::get(py, object, None, None).map(|value| value.into_bound(py))
     })
 }
 
