@@ -54,9 +54,11 @@ def _seed_random() -> None:
 
 
 def _buffer_lines() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    """Streams of this process's own: the zygote's may have been made for a file, and now a pipe is in its place."""
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        stream = open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def exiting(code: int) -> None:
