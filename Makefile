@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help python test crash lint loom check-aarch64 demo bench-store bench-tasks soak fuzz simulate clean
+.PHONY: help python test crash lint loom check-aarch64 demo bench-store bench-tasks bench-ray soak fuzz simulate clean
 
 help: ## What there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,6 +34,9 @@ bench-store: ## The store beside Plasma, Ray, LMDB, iceoryx2 and the machine's l
 bench-tasks: ## Tasks and actors beside Ray, iceoryx2, gRPC, thread pools and the machine's limits, in one run
 	$(CARGO) build --release -p raylet-client --example demo
 	$(CARGO) run --release -p benches-compare --bin bench-tasks
+
+bench-ray: python ## The Python package beside Ray, its own benchmark included, and Python's pools; BENCH="--help" says more
+	$(CARGO) run --release -p benches-compare --bin bench-ray -- $(BENCH)
 
 soak: ## Tens of thousands of processes killed and stopped at random instants
 	$(CARGO) run --release -p tests --bin soak

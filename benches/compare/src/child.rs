@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, alarm};
 
 use crate::error::BenchError;
 use crate::processes::threads;
@@ -70,9 +70,11 @@ pub fn end_with_parent(parent: u32) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// Turns this process into another program, which ends when `parent` does.
-pub fn become_other(command: &[OsString], parent: u32) -> Result<(), BenchError> {
+/// Turns this process into another program, which ends when `parent` does, and after so many seconds.
+pub fn become_other(command: &[OsString], seconds: Option<u32>, parent: u32) -> Result<(), BenchError> {
     end_with_parent(parent)?;
+    // The alarm stays with the process, whatever program it becomes.
+    seconds.map(alarm::set);
     let Some((program, arguments)) = command.split_first() else {
         return Err(BenchError::UnknownRole { role: String::new() });
     };

@@ -1,4 +1,4 @@
-//! The command line of both benches, and the roles in which they start themselves.
+//! The command line of all benches, and the roles in which they start themselves.
 //!
 //! The one thing to know: the same executable is also the other process of every two-process row. What
 //! is measured stands in the bench's table; this file decides nothing about it.
@@ -17,8 +17,9 @@ use crate::error::BenchError;
 use crate::hogs;
 use crate::peers::{futex, grpc, iceoryx2, pipe};
 use crate::plan::{Peer, Work, WorkPlan};
+use crate::python::Environments;
 use crate::report::Report;
-use crate::run::{Bench, Effort, run_work};
+use crate::run::{Bench, Effort, PerfRuns, run_work};
 use crate::{scratch, store, tasks};
 
 /// Ours beside its peers, measured in one run.
@@ -42,6 +43,18 @@ struct Cli {
     /// Where the JSON goes; below target/bench of this repository by default.
     #[arg(long)]
     output: Option<PathBuf>,
+    /// Keep the rows of an earlier run in the JSON that this one does not measure.
+    #[arg(long)]
+    update: bool,
+    /// The interpreter that has our package; that of this repository's .venv by default.
+    #[arg(long)]
+    python: Option<PathBuf>,
+    /// Runs of each row of ray_perf.py, a row being the median of them.
+    #[arg(long, default_value_t = 1)]
+    perf_rounds: usize,
+    /// Seconds that ray_perf.py sleeps before each row; a smoke run has none.
+    #[arg(long, default_value_t = 10.0)]
+    warm_up: f64,
     #[command(subcommand)]
     role: Option<Role>,
 }
@@ -97,6 +110,9 @@ enum Role {
     Run {
         #[arg(long)]
         parent: u32,
+        /// After so many seconds the kernel ends it.
+        #[arg(long)]
+        seconds: Option<u32>,
         #[arg(last = true)]
         command: Vec<OsString>,
     },
@@ -128,7 +144,7 @@ impl Role {
             Self::GrpcEcho { socket, place } => grpc::echo(socket, place.core, place.parent),
             Self::Hog { pages, place } => hogs::hog(pages, place.core, place.parent),
             Self::Ours { role, place } => store::role(role, place.core, place.parent),
-            Self::Run { parent, command } => child::become_other(command, *parent),
+            Self::Run { parent, seconds, command } => child::become_other(command, *seconds, *parent),
             Self::Driver { role, parent } => tasks::role(role, *parent),
         }
     }
@@ -163,18 +179,28 @@ impl Cli {
         scratch::sweep();
         pin_to_core(HARNESS_CORE);
         let effort = if self.quick { Effort::QUICK } else { Effort::FULL };
-        let bench = Bench::new(effort, repository().join(".venv-bench"), !self.no_install, interrupted);
+        let bench = Bench::new(effort, self.perf_runs(), self.environments(), interrupted);
         let output = self.output.clone().unwrap_or_else(|| repository().join(format!("target/bench/{name}.json")));
-        let mut report = Report::default();
+        let mut report = if self.update { Report::read(&output) } else { Report::default() };
         for plan in works.iter().filter(|plan| self.wants(plan.name)) {
             let peers = plan.peers.iter().copied();
             let peers: Vec<Peer> = peers.filter(|peer| !self.alone || *peer == Peer::Itself).collect();
             run_work(plan, &peers, &bench, &mut report)?;
+            W::conclude(&mut report);
             // Each time, so that a run that is ended leaves what it has.
             report.write(&output)?;
         }
         println!("{}", report.table());
         Ok(())
+    }
+
+    fn environments(&self) -> Environments {
+        let ours = self.python.clone().unwrap_or_else(|| repository().join(".venv/bin/python"));
+        Environments::new(repository().join(".venv-bench"), ours, !self.no_install)
+    }
+
+    fn perf_runs(&self) -> PerfRuns {
+        PerfRuns { rounds: self.perf_rounds, warm_up_seconds: if self.quick { 0.0 } else { self.warm_up } }
     }
 
     fn wants(&self, work: &str) -> bool {

@@ -23,10 +23,12 @@ pub enum BenchError {
         peer: &'static str,
     },
     /// An executable that is run beside this one is missing.
-    #[error("{what} is not built; `make bench-tasks` builds it")]
+    #[error("{what} is not built; `make {target}` builds it")]
     NotBuilt {
         /// Which.
         what: &'static str,
+        /// What builds it.
+        target: &'static str,
     },
     /// Creating the peer's environment failed.
     #[error("installing {peer} ended with {status}")]

@@ -6,6 +6,7 @@
 use std::fmt::Debug;
 
 use crate::error::BenchError;
+use crate::report::Report;
 use crate::run::{Bench, Boxed};
 
 /// A contender ready for its first round; none where the work does not exist for it.
@@ -17,6 +18,13 @@ pub trait Work: Copy + Debug + 'static {
     fn ours(self, setting: Setting, bench: &Bench) -> Made;
     /// The peer, ready for its first round.
     fn peer(self, peer: Peer, bench: &Bench) -> Made;
+    /// Rounds, all of them counted, of a work whose contenders start anew in each and leave nothing
+    /// behind: then those that work when they are idle take part in the turns. None where they stay.
+    fn rounds_anew(self, _bench: &Bench) -> Option<usize> {
+        None
+    }
+    /// Adds the rows of the bench that follow from others.
+    fn conclude(_report: &mut Report) {}
 }
 
 /// Which of ours a row asks for.
@@ -45,6 +53,12 @@ pub enum Peer {
     LmdbWritemap,
     /// Python's shared memory blocks.
     Multiprocessing,
+    /// Python's own pool of processes.
+    MultiprocessingPool,
+    /// joblib's pool of processes.
+    Loky,
+    /// The other pool of processes that Python brings.
+    ConcurrentFutures,
     /// The same source into as many warm shared pages.
     Memcpy,
     /// First writes to shared pages.
@@ -89,6 +103,9 @@ impl Peer {
             Self::Lmdb => "lmdb",
             Self::LmdbWritemap => "lmdb writemap",
             Self::Multiprocessing => "multiprocessing",
+            Self::MultiprocessingPool => "multiprocessing.Pool",
+            Self::Loky => "joblib loky",
+            Self::ConcurrentFutures => "concurrent.futures",
             Self::Memcpy => "memcpy",
             Self::Faults => "4 KiB faults",
             Self::PointerChase => "pointer chase",
@@ -117,6 +134,8 @@ pub enum Unit {
     PerSecond,
     /// 10^9 bytes a second.
     GigabytesPerSecond,
+    /// How many times better ours is than a peer whose figure is one.
+    Times,
 }
 
 impl Unit {
@@ -127,6 +146,7 @@ impl Unit {
             Self::Bytes => "bytes",
             Self::PerSecond => "1/s",
             Self::GigabytesPerSecond => "GB/s",
+            Self::Times => "times",
         }
     }
 
@@ -134,7 +154,7 @@ impl Unit {
     pub fn ratio(self, ours: f64, peer: f64) -> f64 {
         match self {
             Self::Nanoseconds | Self::Bytes => peer / ours,
-            Self::PerSecond | Self::GigabytesPerSecond => ours / peer,
+            Self::PerSecond | Self::GigabytesPerSecond | Self::Times => ours / peer,
         }
     }
 }
@@ -151,7 +171,7 @@ pub struct WorkPlan<W> {
     /// In the order of turns, after ours.
     pub peers: &'static [Peer],
     /// Counted rounds at most, for what takes seconds a round; with 0 the otherwise uncounted first
-    /// round is all there is.
+    /// round is all there is. A work with rounds of its own has those.
     pub rounds_max: usize,
 }
 

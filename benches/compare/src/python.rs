@@ -1,4 +1,4 @@
-//! Peers that only Python can drive: their environments and the line protocol to their scripts.
+//! What only Python can drive, peers and our own package: environments and the line protocol to scripts.
 //!
 //! The one thing to know: a script reads one JSON command a line and answers with one JSON line; it
 //! ends, and ends whatever it started, when its standard input does. So a harness that dies for any
@@ -8,11 +8,13 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 
 use crate::error::BenchError;
@@ -21,6 +23,10 @@ use crate::error::BenchError;
 const INTERPRETERS: [&str; 2] = ["python3.11", "python3"];
 /// How long a script may take to end what it started.
 const END_WAIT: Duration = Duration::from_secs(15);
+/// How long it may take to answer; less than a whole work may.
+const ANSWER_WAIT: Duration = Duration::from_secs(300);
+/// What our scripts need beside the package itself.
+const OUR_REQUIREMENT: &str = "numpy";
 
 /// A peer that Python drives.
 #[derive(Clone, Copy, Debug)]
@@ -31,23 +37,42 @@ pub struct PythonPeer {
     pub script: &'static str,
     /// What the environment must hold; nothing for what Python itself brings.
     pub requirements: &'static [&'static str],
+    /// What its script is told.
+    pub arguments: &'static [&'static str],
 }
 
 /// Where environments are and which of them are ready.
 pub struct Environments {
     root: PathBuf,
+    ours: PathBuf,
     may_install: bool,
     ready: RefCell<HashMap<&'static str, bool>>,
 }
 
 impl Environments {
-    /// Environments under `root`, one directory each.
-    pub fn new(root: PathBuf, may_install: bool) -> Self {
-        Self { root, may_install, ready: RefCell::default() }
+    /// Environments under `root`, one directory each; `ours` is an interpreter that has our package.
+    pub fn new(root: PathBuf, ours: PathBuf, may_install: bool) -> Self {
+        Self { root, ours, may_install, ready: RefCell::default() }
+    }
+
+    /// The interpreter that has our package, with what our scripts need beside it.
+    pub fn ours(&self) -> Result<PathBuf, BenchError> {
+        let name = "raylet";
+        if !imports(&self.ours, name) {
+            return Err(BenchError::NotBuilt { what: "raylet for Python", target: "python" });
+        }
+        if !imports(&self.ours, OUR_REQUIREMENT) {
+            if !self.may_install {
+                return Err(BenchError::NotInstalled { peer: OUR_REQUIREMENT });
+            }
+            let mut pip = Command::new(&self.ours);
+            run_installer(name, pip.args(["-m", "pip", "install", "--quiet", OUR_REQUIREMENT]))?;
+        }
+        Ok(self.ours.clone())
     }
 
     /// The peer's interpreter, installed first where it is missing; a failure is remembered.
-    fn interpreter(&self, peer: PythonPeer) -> Result<PathBuf, BenchError> {
+    pub fn interpreter(&self, peer: PythonPeer) -> Result<PathBuf, BenchError> {
         if peer.requirements.is_empty() {
             return any_interpreter();
         }
@@ -69,9 +94,19 @@ impl Environments {
     /// Starts the peer's script.
     pub fn start(&self, peer: PythonPeer) -> Result<Script, BenchError> {
         let interpreter = self.interpreter(peer)?;
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(peer.script);
-        Script::start(peer.name, &interpreter, &script)
+        Script::start(peer.name, &interpreter, &script_path(peer.script), peer.arguments)
     }
+}
+
+/// Where a script lies.
+pub fn script_path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(name)
+}
+
+fn imports(interpreter: &Path, package: &str) -> bool {
+    let mut python = Command::new(interpreter);
+    python.args(["-c", &format!("import {package}")]).stderr(Stdio::null());
+    python.status().is_ok_and(|status| status.success())
 }
 
 fn any_interpreter() -> Result<PathBuf, BenchError> {
@@ -84,14 +119,14 @@ fn any_interpreter() -> Result<PathBuf, BenchError> {
 
 fn install(peer: PythonPeer, directory: &Path) -> Result<(), BenchError> {
     eprintln!("installing {} into {}", peer.requirements.join(" "), directory.display());
-    run_installer(peer, Command::new(any_interpreter()?).args(["-m", "venv", "--clear"]).arg(directory))?;
+    run_installer(peer.name, Command::new(any_interpreter()?).args(["-m", "venv", "--clear"]).arg(directory))?;
     let mut pip = Command::new(directory.join("bin/python"));
-    run_installer(peer, pip.args(["-m", "pip", "install", "--quiet"]).args(peer.requirements))
+    run_installer(peer.name, pip.args(["-m", "pip", "install", "--quiet"]).args(peer.requirements))
 }
 
-fn run_installer(peer: PythonPeer, command: &mut Command) -> Result<(), BenchError> {
+fn run_installer(peer: &'static str, command: &mut Command) -> Result<(), BenchError> {
     let status = command.stdin(Stdio::null()).status().map_err(BenchError::system("an installer"))?;
-    if status.success() { Ok(()) } else { Err(BenchError::Install { peer: peer.name, status }) }
+    if status.success() { Ok(()) } else { Err(BenchError::Install { peer, status }) }
 }
 
 /// What a script is asked for.
@@ -117,10 +152,17 @@ pub struct Script {
 }
 
 impl Script {
-    fn start(peer: &'static str, interpreter: &Path, script: &Path) -> Result<Self, BenchError> {
+    /// Starts a script and waits until it is ready.
+    pub fn start(
+        peer: &'static str,
+        interpreter: &Path,
+        script: &Path,
+        arguments: &[&str],
+    ) -> Result<Self, BenchError> {
         // A group of its own: the terminal's interrupt reaches the harness, which ends it in order.
         let mut process = Command::new(interpreter)
             .arg(script)
+            .args(arguments)
             .env("PYTHONWARNINGS", "ignore")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -134,6 +176,11 @@ impl Script {
         Ok(started)
     }
 
+    /// The process of its interpreter.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Nanoseconds of each of `count` times the operation.
     pub fn ask(&mut self, operation: &str, count: usize) -> Result<Vec<f64>, BenchError> {
         let mut line = serde_json::to_string(&Request { operation, count }).expect("two plain fields");
@@ -145,6 +192,12 @@ impl Script {
 
     fn answer(&mut self) -> Result<Vec<f64>, BenchError> {
         let mut line = String::new();
+        // Nothing is buffered: a script says one line and waits to be asked again.
+        let mut answers = [PollFd::new(self.answers.get_ref().as_fd(), PollFlags::POLLIN)];
+        let wait = PollTimeout::try_from(ANSWER_WAIT).expect("a few minutes");
+        if poll(&mut answers, wait).map_err(BenchError::errno("poll"))? == 0 {
+            return Err(BenchError::Silent { waited_ms: ANSWER_WAIT.as_millis() as u64 });
+        }
         self.answers.read_line(&mut line).map_err(BenchError::system("a peer's answer"))?;
         match serde_json::from_str::<Answer>(&line) {
             Ok(answer) => Ok(answer.nanos),

@@ -5,7 +5,6 @@
 //! leaves nulls; the others go on. Only a signal ends the run.
 
 use std::cell::OnceCell;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,11 +56,22 @@ impl Effort {
     }
 }
 
+/// How much of Ray's own microbenchmark.
+#[derive(Clone, Copy, Debug)]
+pub struct PerfRuns {
+    /// Runs of each row.
+    pub rounds: usize,
+    /// Seconds it sleeps before each row; ten by its own will.
+    pub warm_up_seconds: f64,
+}
+
 /// What every contender may use.
 pub struct Bench {
+    /// How Ray's own microbenchmark is run.
+    pub perf: PerfRuns,
     /// How much of everything.
     pub effort: Effort,
-    /// Python's peers.
+    /// Python's peers, and our own package.
     pub environments: Environments,
     interrupted: Arc<AtomicBool>,
     source: OnceCell<Rc<[u8]>>,
@@ -69,9 +79,8 @@ pub struct Bench {
 
 impl Bench {
     /// `interrupted` is set by a signal.
-    pub fn new(effort: Effort, environments: PathBuf, may_install: bool, interrupted: Arc<AtomicBool>) -> Self {
-        let environments = Environments::new(environments, may_install);
-        Self { effort, environments, interrupted, source: OnceCell::new() }
+    pub fn new(effort: Effort, perf: PerfRuns, environments: Environments, interrupted: Arc<AtomicBool>) -> Self {
+        Self { effort, perf, environments, interrupted, source: OnceCell::new() }
     }
 
     /// 100 MiB of touched bytes, none of them zero: the source of every put and of every copy.
@@ -133,10 +142,7 @@ pub fn run_work<W: Work>(
     let start = Instant::now();
     eprintln!("{} ...", plan.name);
     let _watchdog = Watchdog::start(plan.name);
-    let (loud, quiet): (Vec<Peer>, Vec<Peer>) = peers.iter().partition(|peer| peer.works_when_idle());
-    let at_table = |peers: &[Peer]| -> Vec<Option<Peer>> { peers.iter().copied().map(Some).collect() };
-    let mut measured = take_turns(plan, &[vec![None], at_table(&quiet)].concat(), bench)?;
-    measured.extend(take_turns(plan, &at_table(&loud), bench)?);
+    let measured = measure(plan, peers, bench)?;
     let summary = |who: Option<Peer>| measured.iter().find(|(peer, _)| *peer == who)?.1.clone();
     let peers: Vec<_> = peers.iter().map(|peer| (*peer, summary(Some(*peer)))).collect();
     report.add(plan, summary(None).as_ref(), &peers);
@@ -147,15 +153,47 @@ pub fn run_work<W: Work>(
 /// What each contender's rounds came to; ours is `None`.
 type Measured = Vec<(Option<Peer>, Option<Summary>)>;
 
+/// Ours and its peers, in one turn or, where some work when it is not theirs, in two.
+fn measure<W: Work>(plan: &WorkPlan<W>, peers: &[Peer], bench: &Bench) -> Result<Measured, BenchError> {
+    let at_table = |peers: &[Peer]| -> Vec<Option<Peer>> { peers.iter().copied().map(Some).collect() };
+    if let Some(counted) = plan.work.rounds_anew(bench) {
+        let rounds = Rounds { uncounted: 0, counted };
+        return take_turns(plan, &[vec![None], at_table(peers)].concat(), rounds, bench);
+    }
+    let (loud, quiet): (Vec<Peer>, Vec<Peer>) = peers.iter().partition(|peer| peer.works_when_idle());
+    let rounds = Rounds::after_a_first(bench.effort.rounds.min(plan.rounds_max));
+    let mut measured = take_turns(plan, &[vec![None], at_table(&quiet)].concat(), rounds, bench)?;
+    measured.extend(take_turns(plan, &at_table(&loud), rounds, bench)?);
+    Ok(measured)
+}
+
+/// How often everybody's turn comes.
+#[derive(Clone, Copy)]
+struct Rounds {
+    uncounted: usize,
+    counted: usize,
+}
+
+impl Rounds {
+    /// So many after one that is not counted; with none of them that one counts.
+    fn after_a_first(counted: usize) -> Self {
+        if counted == 0 { Self { uncounted: 0, counted: 1 } } else { Self { uncounted: 1, counted } }
+    }
+}
+
 /// All rounds of these, in turn; they are gone afterwards.
-fn take_turns<W: Work>(plan: &WorkPlan<W>, who: &[Option<Peer>], bench: &Bench) -> Result<Measured, BenchError> {
+fn take_turns<W: Work>(
+    plan: &WorkPlan<W>,
+    who: &[Option<Peer>],
+    rounds: Rounds,
+    bench: &Bench,
+) -> Result<Measured, BenchError> {
     let mut seats: Vec<Seat> = who.iter().map(|peer| Seat::new(plan, *peer, bench)).collect();
-    let last = bench.effort.rounds.min(plan.rounds_max);
-    for round in 0..=last {
+    for round in 1..=rounds.uncounted + rounds.counted {
         for seat in &mut seats {
             bench.check_interrupted()?;
             seat.turn(plan.name);
-            if round == 0 && last > 0 {
+            if round == rounds.uncounted {
                 seat.rounds.clear();
             }
         }

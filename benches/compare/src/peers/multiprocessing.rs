@@ -8,7 +8,7 @@ use crate::python::PythonPeer;
 use crate::run::{Bench, Boxed};
 
 const MULTIPROCESSING: PythonPeer =
-    PythonPeer { name: "multiprocessing", script: "multiprocessing_peer.py", requirements: &[] };
+    PythonPeer { name: "multiprocessing", script: "multiprocessing_peer.py", requirements: &[], arguments: &[] };
 
 /// Small puts, the only work it is asked for.
 pub fn contender(bench: &Bench) -> Result<Option<Boxed>, BenchError> {

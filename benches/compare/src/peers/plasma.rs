@@ -11,8 +11,12 @@ use crate::python::{PythonPeer, Script};
 use crate::run::{Bench, Boxed, no_such_peer};
 use crate::store::work::{LARGE_BYTES, StoreWork};
 
-const PLASMA: PythonPeer =
-    PythonPeer { name: "plasma", script: "plasma_peer.py", requirements: &["pyarrow==10.0.1", "numpy<2"] };
+const PLASMA: PythonPeer = PythonPeer {
+    name: "plasma",
+    script: "plasma_peer.py",
+    requirements: &["pyarrow==10.0.1", "numpy<2"],
+    arguments: &[],
+};
 
 /// Plasma for a work.
 pub fn contender(work: StoreWork, bench: &Bench) -> Result<Option<Boxed>, BenchError> {

@@ -13,8 +13,13 @@ use crate::store::work::{LARGE_BYTES, StoreWork};
 use crate::tasks::work::TaskWork;
 
 const REQUIREMENTS: &[&str] = &["ray==2.60.0", "numpy"];
-const OBJECTS: PythonPeer = PythonPeer { name: "ray", script: "ray_peer.py", requirements: REQUIREMENTS };
-const TASKS: PythonPeer = PythonPeer { name: "ray", script: "ray_tasks_peer.py", requirements: REQUIREMENTS };
+const OBJECTS: PythonPeer = peer("ray_peer.py", &[]);
+const TASKS: PythonPeer = peer("ray_tasks_peer.py", &[]);
+
+/// A script run by an interpreter that has Ray.
+pub const fn peer(script: &'static str, arguments: &'static [&'static str]) -> PythonPeer {
+    PythonPeer { name: "ray", script, requirements: REQUIREMENTS, arguments }
+}
 
 /// Ray for a work of the store.
 pub fn objects(work: StoreWork, bench: &Bench) -> Made {

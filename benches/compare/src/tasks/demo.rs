@@ -65,7 +65,9 @@ fn executable() -> Result<PathBuf, BenchError> {
     let own = std::env::current_exe().map_err(BenchError::system("our own path"))?;
     let demo = own.with_file_name("examples").join("demo");
     let is_there = demo.try_exists().map_err(BenchError::system("the demo's executable"))?;
-    is_there.then_some(demo).ok_or(BenchError::NotBuilt { what: "example demo of raylet-client" })
+    is_there
+        .then_some(demo)
+        .ok_or(BenchError::NotBuilt { what: "example demo of raylet-client", target: "bench-tasks" })
 }
 
 fn run(who: Who, bytes: usize) -> Result<Run, BenchError> {

@@ -54,9 +54,11 @@ def _seed_random() -> None:
 
 
 def _buffer_lines() -> None:
-    # Made anew: what the zygote's wrote to was replaced by pipes, which cannot seek.
-    sys.stdout = open(1, "w", buffering=1, errors="backslashreplace", closefd=False)
-    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    """Streams of this process's own: the zygote's may have been made for a file, and now a pipe is in its place."""
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        stream = open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def exiting(code: int) -> None:
