@@ -13,6 +13,7 @@
 //! | runs calls in workers | [`Language`], [`Resident`], [`Handed`] |
 
 pub use crate::engine::Place;
+pub use crate::engine::print::{Printed, Printer};
 pub use crate::role::{ForkHooks, take_role};
 pub use crate::task::{Arguments, ResultRefs, Results, key};
 pub use crate::value::{Form, Writing};

@@ -24,21 +24,21 @@ pub(crate) fn hook<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAn
 
 /// The exception that stands for an error object.
 pub(crate) fn exception_of(py: Python<'_>, error: &TaskError, object_id: &str) -> PyErr {
-    let passed = || PyList::new(py, error.passed());
-    let payload = (!error.payload().is_empty()).then(|| PyBytes::new(py, error.payload()));
-    let made = passed().and_then(|passed| {
-        let kind = format!("{:?}", error.kind());
-        hook(py, "make_error")?.call1((
-            kind,
-            error.function(),
-            error.message(),
-            error.backtrace(),
-            passed,
-            payload,
-            object_id,
-        ))
-    });
+    let made = with_parts(py, "make_error", error, object_id);
     made.map_or_else(|error| error, PyErr::from_value)
+}
+
+/// Calls a hook with all that there is to say about an error object.
+pub(crate) fn with_parts<'py>(
+    py: Python<'py>,
+    name: &str,
+    error: &TaskError,
+    object_id: &str,
+) -> PyResult<Bound<'py, PyAny>> {
+    let payload = (!error.payload().is_empty()).then(|| PyBytes::new(py, error.payload()));
+    let (kind, passed) = (format!("{:?}", error.kind()), PyList::new(py, error.passed())?);
+    let (function, message, backtrace) = (error.function(), error.message(), error.backtrace());
+    hook(py, name)?.call1((kind, function, message, backtrace, passed, payload, object_id))
 }
 
 /// The exception of something that has no error object.

@@ -4,6 +4,7 @@
 //! Python; what happens once (options, definitions, errors as exceptions) is the package's. This crate
 //! must not know what Ray is: names and texts that programs match on are in the package.
 
+mod backstage;
 mod buffer;
 mod call;
 mod codec;
@@ -30,7 +31,7 @@ mod _native {
     use crate::role::{cli, run_role};
     #[pymodule_export]
     use crate::session::{
-        cancel, get, init, is_initialized, is_ready, on_ready, put, put_error, shutdown, wait, wait_for_any,
+        cancel, get, init, is_initialized, is_ready, on_ready, put, put_error, shutdown, size_of, wait, wait_for_any,
     };
     #[pymodule_export]
     use crate::stream::Stream;

@@ -14,8 +14,9 @@ use pyo3::types::{PyBytes, PyGenericAlias, PyTuple, PyType};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use store::{Handle, ObjectId, ObjectRef as RawRef};
+use store::{Encoding, Handle, ObjectId, ObjectRef as RawRef};
 
 const ID_BYTES: usize = ObjectId::BYTES;
 const NIL: [u8; ID_BYTES] = [0xff; ID_BYTES];
@@ -31,6 +32,8 @@ pub(crate) struct ObjectRef {
     target: Target,
     /// The number of the session that it is of.
     session: u64,
+    /// It is the one that a call returned, and nobody has looked what became of it.
+    is_unread: AtomicBool,
 }
 
 enum Target {
@@ -49,11 +52,21 @@ impl ObjectRef {
 
     #[inline]
     fn live_one(object: RawRef) -> ObjectRef {
-        ObjectRef { target: Target::Live(object), session: crate::session::number() }
+        let (session, is_unread) = (crate::session::number(), AtomicBool::new(false));
+        ObjectRef { target: Target::Live(object), session, is_unread }
+    }
+
+    /// The reference that a call returns: an error that nobody reads is reported.
+    #[inline]
+    pub(crate) fn of_result(py: Python<'_>, object: RawRef) -> PyResult<Py<ObjectRef>> {
+        let made = ObjectRef::live_one(object);
+        made.is_unread.store(true, Ordering::Relaxed);
+        Py::new(py, made)
     }
 
     fn named(id: [u8; ID_BYTES]) -> ObjectRef {
-        ObjectRef { target: Target::Named(Box::new(id)), session: crate::session::number() }
+        let (session, is_unread) = (crate::session::number(), AtomicBool::new(false));
+        ObjectRef { target: Target::Named(Box::new(id)), session, is_unread }
     }
 
     /// The object, where this is more than an id.
@@ -68,6 +81,7 @@ impl ObjectRef {
     /// The object; of an id alone the error that it is lost, as `get` raises it.
     #[inline]
     pub(crate) fn live(&self, py: Python<'_>) -> PyResult<&RawRef> {
+        self.is_unread.store(false, Ordering::Relaxed);
         if self.session != crate::session::number() {
             return Err(crate::hooks::exception(py, "Shutdown", "the reference is of an earlier session", &self.hex()));
         }
@@ -99,6 +113,18 @@ impl ObjectRef {
         let session = crate::session::found();
         let found = session.and_then(|ray| ray.store().lookup(&ObjectId::new(id)));
         found.map_or_else(|| ObjectRef::named(id), |object| ObjectRef::live_one(object))
+    }
+}
+
+impl Drop for ObjectRef {
+    fn drop(&mut self) {
+        if let (true, Target::Live(object)) = (self.is_unread.load(Ordering::Relaxed), &self.target)
+            && self.session == crate::session::number()
+            && object.is_ready()
+            && object.encoding() == Encoding::Error
+        {
+            crate::session::report_unread(object.clone());
+        }
     }
 }
 
@@ -184,6 +210,7 @@ impl ObjectRef {
     /// As an entry of the list of the object that is being made; outside of one, by name.
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let native = py.import(intern!(py, "raylet._native"))?;
+        self.is_unread.store(false, Ordering::Relaxed);
         if let Some(position) = self.object().and_then(collect) {
             return Ok((native.getattr(intern!(py, "_received"))?, (position,).into_pyobject(py)?));
         }

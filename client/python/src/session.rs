@@ -4,6 +4,7 @@
 //! each has a number: what was prepared in another is prepared anew. A wait lets go of the interpreter
 //! and comes back now and then to look for signals. This file must not know calls.
 
+use crate::backstage;
 use crate::codec;
 use crate::hooks;
 use crate::refs::ObjectRef;
@@ -15,7 +16,7 @@ use raylet_client::binding::Program;
 use raylet_client::remote::{CancelOptions, Config};
 use raylet_client::{ConnectError, InitError, Mode, Raylet, TaskError, TaskErrorKind, Transport};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 use store::{Encoding, GetError, ObjectRef as RawRef};
@@ -83,6 +84,7 @@ fn config_of(given: &Bound<'_, PyDict>) -> PyResult<Config> {
     if let Some(resources) = item::<std::collections::BTreeMap<String, f64>>(given, "resources")? {
         config.resources = resources.into_iter().collect();
     }
+    config.printer = backstage::printer();
     config.worker_program = Some(program(given, "executable", "arguments")?);
     config.raylet_program = Some(program(given, "raylet_executable", "raylet_arguments")?);
     Ok(config)
@@ -258,6 +260,27 @@ pub(crate) fn value_of(py: Python<'_>, ray: &Raylet, raw: &RawRef) -> PyResult<P
     }
 }
 
+/// Has the package report the error of a result that nobody read.
+#[cold]
+pub(crate) fn report_unread(raw: RawRef) {
+    if crate::worker::is_worker() {
+        return;
+    }
+    backstage::run(move |py| {
+        let Some(object) = found().and_then(|ray| ray.object(&raw, Some(Duration::ZERO)).ok()) else { return };
+        let error = TaskError::from_bytes(&object);
+        if let Err(error) = hooks::with_parts(py, "unhandled", &error, &raw.id().to_string()) {
+            error.write_unraisable(py, None);
+        }
+    });
+}
+
+/// How many bytes an object has.
+#[pyfunction]
+pub(crate) fn size_of(py: Python<'_>, object: &Bound<'_, ObjectRef>) -> PyResult<u64> {
+    Ok(object.get().live(py)?.size())
+}
+
 fn get_error(py: Python<'_>, raw: &RawRef, error: &GetError) -> PyErr {
     let kind = match error {
         GetError::RayletGone { .. } => "Shutdown",
@@ -394,7 +417,10 @@ fn first_ready<'py>(
     refs: &Bound<'py, PyList>,
     wanted: usize,
 ) -> PyResult<Option<(Bound<'py, PyList>, Bound<'py, PyList>)>> {
-    let ready = refs.iter().enumerate().filter(|(_, item)| item.cast_exact::<ObjectRef>().is_ok_and(|item| item.get().is_ready()));
+    let ready = refs
+        .iter()
+        .enumerate()
+        .filter(|(_, item)| item.cast_exact::<ObjectRef>().is_ok_and(|item| item.get().is_ready()));
     let at: Vec<usize> = ready.map(|(at, _)| at).take(wanted).collect();
     if at.len() < wanted {
         return Ok(None);
@@ -508,17 +534,14 @@ pub(crate) fn cancel(py: Python<'_>, object: &Bound<'_, ObjectRef>, force: bool,
     Ok(())
 }
 
-/// Calls something back when it is woken, once.
-struct Callback(Py<PyAny>);
+/// Has something called when it is woken, once.
+struct Callback(Mutex<Option<Py<PyAny>>>);
 
 impl Wake for Callback {
     fn wake(self: Arc<Self>) {
-        // An interpreter that ends calls nobody back.
-        Python::try_attach(|py| {
-            if let Err(error) = self.0.call0(py) {
-                error.write_unraisable(py, None);
-            }
-        });
+        if let Some(callback) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            backstage::call(callback);
+        }
     }
 }
 
@@ -526,7 +549,7 @@ impl Wake for Callback {
 #[pyfunction]
 pub(crate) fn on_ready(py: Python<'_>, object: &Bound<'_, ObjectRef>, callback: Py<PyAny>) -> PyResult<()> {
     let (ray, raw) = (current(py)?, object.get().live(py)?.clone());
-    let waker = Waker::from(Arc::new(Callback(callback)));
+    let waker = Waker::from(Arc::new(Callback(Mutex::new(Some(callback)))));
     if !py.detach(|| ray.wake_when_ready(&raw, &waker)) {
         waker.wake();
     }

@@ -5,6 +5,7 @@
 //! actor's methods are the same; a hosting actor is handed its calls ([`HostedCall`]). Errors are described
 //! by a hook, where the language has words for them. This file must not know how calls get here.
 
+use crate::backstage;
 use crate::call::{AHEAD, DEFINITION, GROUP, actor_id};
 use crate::codec::{self, Encoded, Place};
 use crate::hooks::hook;
@@ -198,12 +199,8 @@ impl Language for Interpreter {
     }
 
     fn interrupt(&self, result: Handle) {
-        let hosted = lock(&HOSTED)
-            .as_ref()
-            .and_then(|calls| Python::try_attach(|py| calls.get(&result).map(|call| call.clone_ref(py))).flatten());
-        if let Some(call) = hosted {
-            Python::try_attach(|py| call.get().cancel(py));
-            return;
+        if lock(&HOSTED).is_some() {
+            return backstage::run(move |py| cancel_hosted(py, result));
         }
         let _turn = lock(&TURN);
         let runs = (RUNS_SLOT.load(Ordering::SeqCst), RUNS_GENERATION.load(Ordering::SeqCst));
@@ -229,7 +226,17 @@ impl Language for Interpreter {
     }
 }
 
+/// Cancels a call of the hosting actor that this process is, if it is under way.
+fn cancel_hosted(py: Python<'_>, result: Handle) {
+    let call = lock(&HOSTED).as_ref().and_then(|calls| calls.get(&result).map(|call| call.clone_ref(py)));
+    if let Some(call) = call {
+        call.get().cancel(py);
+    }
+}
+
 static IS_ACTOR: AtomicBool = AtomicBool::new(false);
+/// How often the actor that this process is was made before.
+static RESTARTS: AtomicU32 = AtomicU32::new(0);
 
 fn is_actor() -> bool {
     IS_ACTOR.load(Ordering::Relaxed)
@@ -415,6 +422,7 @@ struct UnderWay {
 impl Actor {
     fn create(py: Python<'_>, call: &Running<'_>) -> Result<Actor, TaskError> {
         IS_ACTOR.store(true, Ordering::Relaxed);
+        RESTARTS.store(call.attempt, Ordering::Relaxed);
         let class = "an actor";
         let (header, arguments) = header_of(class, call)?;
         let definition = definition_of(py, class, call.ray, &header)?;
@@ -619,10 +627,8 @@ impl HostedCall {
         match again {
             Some(again) => *lock(&self.handed) = Some(again),
             None => {
-                if let (Some(result), Some(calls)) = (self.result, lock(&HOSTED).as_mut()) {
-                    let gone = calls.remove(&result);
-                    drop(gone);
-                }
+                let gone = self.result.and_then(|result| lock(&HOSTED).as_mut()?.remove(&result));
+                drop(gone);
             }
         }
         is_again
@@ -739,6 +745,8 @@ pub(crate) fn context(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     told.set_item("name", current.as_ref().map(|current| current.name))?;
     told.set_item("attempt", current.as_ref().map_or(0, |current| current.attempt))?;
     let actor = binding::actor_here().and_then(|anchor| ray.as_ref()?.store().refer(anchor));
+    told.set_item("restarts", RESTARTS.load(Ordering::Relaxed))?;
+    told.set_item("is_cancelled", is_cancelled())?;
     told.set_item("actor_id", actor.as_ref().map(|anchor| PyBytes::new(py, &actor_id(anchor))))?;
     Ok(told)
 }

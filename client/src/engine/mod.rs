@@ -26,7 +26,7 @@ mod interrupt;
 mod lane;
 pub(crate) mod line;
 pub(crate) mod plan;
-mod print;
+pub(crate) mod print;
 mod pump;
 mod routed;
 pub(crate) mod scope;

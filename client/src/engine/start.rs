@@ -10,13 +10,14 @@ use super::frontier::Frontier;
 use super::interrupt::Interrupts;
 use super::line::{Line, OnGone, OnMessage};
 use super::plan::Plans;
+use super::print::Printer;
 use super::pump::Pump;
 use super::routed::Routed;
 use super::scope::Scope;
 use super::segment::Segment;
 use super::spec::handle;
 use super::wait::Spin;
-use super::{Place, Remote, Shared, print};
+use super::{Place, Remote, Shared};
 use crate::binding::Program;
 use crate::connection::{self, Comer, ConnectOptions, Joined, LineParts};
 use crate::error::ConnectError;
@@ -185,7 +186,7 @@ fn join(directory: &Path, config: &Config, transport: Transport, is_shared: bool
     if joined.has_timeline {
         timeline::turn_on();
     }
-    let listener = Arc::new(Listener::new(config.log_to_driver));
+    let listener = Arc::new(Listener::new(config.log_to_driver, config.printer.clone()));
     let (heard, gone) = (listener.clone(), listener.clone());
     let on_message: OnMessage = Box::new(move |message| heard.hear(message));
     let on_gone: OnGone = Box::new(move || gone.raylet_is_gone());
@@ -259,7 +260,7 @@ pub(crate) fn join_as_worker(
     on_gone: OnGone,
 ) -> Result<WorkerSeat, ConnectError> {
     let (joined, parts, segment) = connection::join_to_work(options, Comer::Worker(worker))?;
-    let listener = Arc::new(Listener::new(false));
+    let listener = Arc::new(Listener::new(false, Printer::default()));
     let (heard, gone) = (listener.clone(), listener.clone());
     let on_message: OnMessage = Box::new(move |message| match message {
         Message::QueueEnded(_) | Message::InterruptTask(_) => heard.hear(message),
@@ -343,13 +344,14 @@ fn name_functions(line: &Line) {
 /// Hears what the raylet says unasked.
 pub(super) struct Listener {
     log_to_driver: bool,
+    printer: Printer,
     /// Once there is somebody to tell.
     shared: OnceLock<Weak<Shared>>,
 }
 
 impl Listener {
-    pub(super) fn new(log_to_driver: bool) -> Listener {
-        Listener { log_to_driver, shared: OnceLock::new() }
+    pub(super) fn new(log_to_driver: bool, printer: Printer) -> Listener {
+        Listener { log_to_driver, printer, shared: OnceLock::new() }
     }
 
     pub(super) fn meet(&self, shared: &Arc<Shared>) {
@@ -365,8 +367,8 @@ impl Listener {
 
     pub(super) fn hear(&self, message: Message) {
         match message {
-            Message::LogLines(lines) if self.log_to_driver => print::lines(&lines),
-            Message::Notice(notice) => print::notice(&notice),
+            Message::LogLines(lines) if self.log_to_driver => self.printer.lines(&lines),
+            Message::Notice(notice) => self.printer.notice(&notice),
             Message::QueueEnded(ended) => {
                 if let Some(shared) = self.shared() {
                     shared.queue_ended(ended);

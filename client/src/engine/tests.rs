@@ -66,7 +66,7 @@ fn bench(transport: Transport) -> Bench {
     let segment = Segment::open(memfd.try_clone().unwrap(), layout).unwrap();
     let (ours, raylet) = UnixStream::pair().unwrap();
     let said = answer(raylet.try_clone().unwrap(), offset);
-    let listener = Arc::new(Listener::new(false));
+    let listener = Arc::new(Listener::new(false, super::print::Printer::default()));
     let (heard, gone) = (listener.clone(), listener.clone());
     let on_message = Box::new(move |message| heard.hear(message));
     let line = Line::start(ours, Decoder::new(), on_message, Box::new(move || gone.raylet_is_gone())).unwrap();

@@ -151,7 +151,9 @@ impl Shared {
                 let wanted = count.saturating_sub(objects.len() - pending.len());
                 (pending, wanted)
             };
-            self.sleep_until(&limit, &mut is_enough, pending)?;
+            if self.sleep_until(&limit, &mut is_enough, pending)? {
+                self.spin.slept(limit.start.elapsed());
+            }
         }
         // As many as there are by now, not just enough.
         Ok(objects.iter().zip(ready).map(|(object, ready)| ready || object.is_ready()).collect())

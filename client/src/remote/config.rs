@@ -4,7 +4,7 @@
 //! the user's default session names, else starts one that ends with the program. What only a raylet
 //! that is started can be told is ignored where one is joined. This file must not start anything.
 
-use crate::binding::Program;
+use crate::binding::{Printer, Program};
 use crate::task::Transport;
 use std::path::PathBuf;
 
@@ -40,6 +40,8 @@ pub struct Config {
     pub namespace: Option<String>,
     /// Whether what workers write is written to this process' standard streams.
     pub log_to_driver: bool,
+    /// Who writes it there.
+    pub printer: Printer,
     /// Bytes of objects that fit into memory; of a raylet that is started, as are all below. 0 is what
     /// suits the machine.
     pub capacity_bytes: u64,
@@ -71,6 +73,7 @@ impl Default for Config {
             transport: None,
             namespace: None,
             log_to_driver: true,
+            printer: Printer::default(),
             capacity_bytes: 0,
             spill_directory: None,
             num_cpus: None,
