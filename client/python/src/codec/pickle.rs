@@ -21,9 +21,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use store::{Object, ObjectRef as RawRef};
 
-/// Items of containers that are looked at before the longer way is taken, which costs less than looking
-/// on.
-const LOOKS_MAX: usize = 256;
+/// What looking at an item costs, and at a reference, for each of which the longer way calls Python.
+const LOOK: usize = 4096;
+const LOOK_AT_REFERENCE: usize = 1;
+/// What is spent on looking before the longer way is taken, which costs less than looking on.
+const LOOKS_MAX: usize = 256 * LOOK;
 
 /// Somebody registered a serializer: for arrays, for all we know.
 static HAS_REGISTERED: AtomicBool = AtomicBool::new(false);
@@ -136,27 +138,29 @@ fn loads(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
 
 /// Whether it holds nothing but what every interpreter has; false where that takes long to say.
 fn is_simple(value: &Bound<'_, PyAny>, looks: &mut usize) -> bool {
-    if *looks == 0 {
-        return false;
+    let is_reference = value.is_exact_instance_of::<refs::ObjectRef>();
+    let Some(left) = looks.checked_sub(if is_reference { LOOK_AT_REFERENCE } else { LOOK }) else { return false };
+    *looks = left;
+    if is_reference {
+        return true;
     }
-    *looks -= 1;
     if is_single(value) {
         return true;
     }
     if let Ok(list) = value.cast_exact::<PyList>() {
-        return list.len() <= *looks && list.iter().all(|item| is_simple(&item, looks));
+        return list.iter().all(|item| is_simple(&item, looks));
     }
     if let Ok(tuple) = value.cast_exact::<PyTuple>() {
-        return tuple.len() <= *looks && tuple.iter_borrowed().all(|item| is_simple(&item, looks));
+        return tuple.iter_borrowed().all(|item| is_simple(&item, looks));
     }
     if let Ok(map) = value.cast_exact::<PyDict>() {
-        return map.len() <= *looks && map.iter().all(|(key, item)| is_simple(&key, looks) && is_simple(&item, looks));
+        return map.iter().all(|(key, item)| is_simple(&key, looks) && is_simple(&item, looks));
     }
     if let Ok(set) = value.cast_exact::<PySet>() {
-        return set.len() <= *looks && set.iter().all(|item| is_simple(&item, looks));
+        return set.iter().all(|item| is_simple(&item, looks));
     }
     let set = value.cast_exact::<PyFrozenSet>();
-    set.is_ok_and(|set| set.len() <= *looks && set.iter().all(|item| is_simple(&item, looks)))
+    set.is_ok_and(|set| set.iter().all(|item| is_simple(&item, looks)))
 }
 
 fn is_single(value: &Bound<'_, PyAny>) -> bool {
@@ -166,7 +170,6 @@ fn is_single(value: &Bound<'_, PyAny>) -> bool {
         || value.is_exact_instance_of::<PyFloat>()
         || value.is_exact_instance_of::<PyBool>()
         || value.is_exact_instance_of::<PyBytes>()
-        || value.is_exact_instance_of::<refs::ObjectRef>()
         || value.is_exact_instance_of::<PyByteArray>()
         || value.is_exact_instance_of::<PyComplex>()
 }
