@@ -49,11 +49,20 @@ pub(super) struct Pickled<'py> {
 
 impl<'py> Pickled<'py> {
     pub(super) fn of(value: &Bound<'py, PyAny>) -> PyResult<Pickled<'py>> {
-        let (dumped, references) = refs::sending(|| dump(value));
-        let (stream, buffers) = dumped?;
+        let list = only_references(value);
+        let is_list = list.is_some();
+        let (stream, buffers, references) = match list {
+            Some(references) => (PyBytes::new(value.py(), &[]), Vec::new(), references),
+            None => {
+                let (dumped, references) = refs::sending(|| dump(value));
+                let (stream, buffers) = dumped?;
+                (stream, buffers, references)
+            }
+        };
         let (positions, listed) = positions(&references);
         let sizes = buffers.iter().map(Borrowed::len);
-        let layout = Layout::plan(stream.as_bytes().len(), sizes, positions.len());
+        let mut layout = Layout::plan(stream.as_bytes().len(), sizes, positions.len());
+        layout.is_list = is_list;
         Ok(Pickled { stream, buffers, references, positions, listed, layout })
     }
 
@@ -78,6 +87,18 @@ impl<'py> Pickled<'py> {
             buffer.read(|bytes| copy(py, bytes, &mut out[place.clone()]));
         }
     }
+}
+
+/// The references of a list that holds nothing else: a hundred thousand of them are worth a way of their own,
+/// as the unpickler would make and keep two objects more for each.
+fn only_references(value: &Bound<'_, PyAny>) -> Option<Vec<RawRef>> {
+    let list = value.is_exact_instance_of::<PyList>().then(|| value.cast_exact::<PyList>().ok())??;
+    let reference = |item: Bound<'_, PyAny>| {
+        let object = item.is_exact_instance_of::<refs::ObjectRef>().then(|| item.cast_exact::<refs::ObjectRef>().ok());
+        object??.get().object().cloned()
+    };
+    let references: Vec<RawRef> = list.iter().map(reference).collect::<Option<_>>()?;
+    (!references.is_empty()).then_some(references)
 }
 
 /// Where each reference will be found: the store sorts a list by slot and names nothing twice.
@@ -199,6 +220,9 @@ fn is_array(value: &Bound<'_, PyAny>) -> PyResult<bool> {
 pub(super) fn read(py: Python<'_>, object: Object, is_private: bool) -> PyResult<Bound<'_, PyAny>> {
     let layout = Layout::read(&object)?;
     let received = received(&object, &layout)?;
+    if layout.is_list {
+        return list_of(py, &received);
+    }
     if layout.buffers.is_empty() {
         // Nothing of it is read in place, so the object need not stay.
         let stream = PyBytes::new(py, &object[layout.pickle.clone()]);
@@ -216,6 +240,12 @@ pub(super) fn read(py: Python<'_>, object: Object, is_private: bool) -> PyResult
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "buffers"), buffers)?;
     refs::receiving(received, || loads(py)?.call((stream,), Some(&keywords)))
+}
+
+fn list_of<'py>(py: Python<'py>, received: &Received) -> PyResult<Bound<'py, PyAny>> {
+    let reference = |position: &u32| refs::ObjectRef::of(py, received.listed[*position as usize].clone());
+    let list = received.positions.iter().map(reference).collect::<PyResult<Vec<_>>>()?;
+    Ok(PyList::new(py, list)?.into_any())
 }
 
 /// Buffers that may be written to: of pages that become copies then, or copies where there are none.
