@@ -1,7 +1,7 @@
 //! The bytes of a pickled value: a header, the pickle, and the buffers that are read where they lie.
 //!
 //! ```text
-//! 0   version u8 | 0, 0, 0 | buffers u32
+//! 0   version u8 | kind u8 | 0, 0 | buffers u32
 //! 8   bytes of the pickle u64
 //! 16  references u32 | objects in the list of the value's object u32
 //! 24  crc32 u32 of everything up to the end of the pickle but this | 0 u32
@@ -10,6 +10,8 @@
 //! ..  the pickle
 //! ..  each buffer, aligned to 64 bytes
 //! ```
+//!
+//! Of kind 0 the value is the pickle's; of kind 1 it is the list of the references, and the pickle empty.
 //!
 //! Numbers are little endian; offsets count from the value's first byte. The one thing to know: what is
 //! read here is an allegation, and [`Layout::read`] has checked all of it: the unpickler would follow
@@ -29,6 +31,8 @@ const ALIGN: usize = 64;
 /// Where the parts of a value lie.
 #[derive(Debug)]
 pub(super) struct Layout {
+    /// The value is the list of the references.
+    pub(super) is_list: bool,
     /// The positions of the references.
     positions: Range<usize>,
     /// How many objects the positions choose from.
@@ -55,7 +59,13 @@ impl Layout {
             start..end
         };
         let buffers = buffers.map(place).collect();
-        Layout { positions: positions_at..pickle_at, listed: 0, pickle: pickle_at..pickle_at + pickle_bytes, buffers }
+        Layout {
+            is_list: false,
+            positions: positions_at..pickle_at,
+            listed: 0,
+            pickle: pickle_at..pickle_at + pickle_bytes,
+            buffers,
+        }
     }
 
     /// Bytes in all.
@@ -66,7 +76,7 @@ impl Layout {
     /// Writes everything but the pickle and the buffers.
     pub(super) fn write_head(&self, positions: &[u32], listed: u32, out: &mut [u8]) {
         let (head, rest) = out.split_at_mut(HEADER_BYTES);
-        head[..4].copy_from_slice(&[VERSION, 0, 0, 0]);
+        head[..4].copy_from_slice(&[VERSION, u8::from(self.is_list), 0, 0]);
         head[4..8].copy_from_slice(&(self.buffers.len() as u32).to_le_bytes());
         head[8..16].copy_from_slice(&(self.pickle.len() as u64).to_le_bytes());
         head[16..20].copy_from_slice(&(positions.len() as u32).to_le_bytes());
@@ -103,7 +113,7 @@ impl Layout {
     /// What the bytes say, if it is true of them.
     pub(super) fn read(bytes: &[u8]) -> Result<Layout, CodecError> {
         let mut reader = Reader { left: bytes };
-        let [version, ..] = reader.array::<4>("the header")?;
+        let [version, kind, ..] = reader.array::<4>("the header")?;
         if version != VERSION {
             return Err(CodecError::Version { version, expected: VERSION });
         }
@@ -123,7 +133,9 @@ impl Layout {
             checked(at, len, pickle_end..bytes.len())
         };
         let buffers = places.chunks_exact(16).map(place).collect::<Result<_, _>>()?;
-        let layout = Layout { positions: positions_at..pickle_at, listed, pickle: pickle_at..pickle_end, buffers };
+        let is_list = kind == 1;
+        let layout =
+            Layout { is_list, positions: positions_at..pickle_at, listed, pickle: pickle_at..pickle_end, buffers };
         let found = layout.sum(bytes);
         if found == sum { Ok(layout) } else { Err(CodecError::Sum { sum, found }) }
     }

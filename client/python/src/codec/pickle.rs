@@ -21,9 +21,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use store::{Object, ObjectRef as RawRef};
 
-/// Items of containers that are looked at before the longer way is taken, which costs less than looking
-/// on.
-const LOOKS_MAX: usize = 256;
+/// What looking at an item costs, and at a reference, for each of which the longer way calls Python.
+const LOOK: usize = 4096;
+const LOOK_AT_REFERENCE: usize = 1;
+/// What is spent on looking before the longer way is taken, which costs less than looking on.
+const LOOKS_MAX: usize = 256 * LOOK;
 
 /// Somebody registered a serializer: for arrays, for all we know.
 static HAS_REGISTERED: AtomicBool = AtomicBool::new(false);
@@ -47,11 +49,20 @@ pub(super) struct Pickled<'py> {
 
 impl<'py> Pickled<'py> {
     pub(super) fn of(value: &Bound<'py, PyAny>) -> PyResult<Pickled<'py>> {
-        let (dumped, references) = refs::sending(|| dump(value));
-        let (stream, buffers) = dumped?;
+        let list = only_references(value);
+        let is_list = list.is_some();
+        let (stream, buffers, references) = match list {
+            Some(references) => (PyBytes::new(value.py(), &[]), Vec::new(), references),
+            None => {
+                let (dumped, references) = refs::sending(|| dump(value));
+                let (stream, buffers) = dumped?;
+                (stream, buffers, references)
+            }
+        };
         let (positions, listed) = positions(&references);
         let sizes = buffers.iter().map(Borrowed::len);
-        let layout = Layout::plan(stream.as_bytes().len(), sizes, positions.len());
+        let mut layout = Layout::plan(stream.as_bytes().len(), sizes, positions.len());
+        layout.is_list = is_list;
         Ok(Pickled { stream, buffers, references, positions, listed, layout })
     }
 
@@ -76,6 +87,18 @@ impl<'py> Pickled<'py> {
             buffer.read(|bytes| copy(py, bytes, &mut out[place.clone()]));
         }
     }
+}
+
+/// The references of a list that holds nothing else: a hundred thousand of them are worth a way of their own,
+/// as the unpickler would make and keep two objects more for each.
+fn only_references(value: &Bound<'_, PyAny>) -> Option<Vec<RawRef>> {
+    let list = value.is_exact_instance_of::<PyList>().then(|| value.cast_exact::<PyList>().ok())??;
+    let reference = |item: Bound<'_, PyAny>| {
+        let object = item.is_exact_instance_of::<refs::ObjectRef>().then(|| item.cast_exact::<refs::ObjectRef>().ok());
+        object??.get().object().cloned()
+    };
+    let references: Vec<RawRef> = list.iter().map(reference).collect::<Option<_>>()?;
+    (!references.is_empty()).then_some(references)
 }
 
 /// Where each reference will be found: the store sorts a list by slot and names nothing twice.
@@ -136,27 +159,29 @@ fn loads(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
 
 /// Whether it holds nothing but what every interpreter has; false where that takes long to say.
 fn is_simple(value: &Bound<'_, PyAny>, looks: &mut usize) -> bool {
-    if *looks == 0 {
-        return false;
+    let is_reference = value.is_exact_instance_of::<refs::ObjectRef>();
+    let Some(left) = looks.checked_sub(if is_reference { LOOK_AT_REFERENCE } else { LOOK }) else { return false };
+    *looks = left;
+    if is_reference {
+        return true;
     }
-    *looks -= 1;
     if is_single(value) {
         return true;
     }
     if let Ok(list) = value.cast_exact::<PyList>() {
-        return list.len() <= *looks && list.iter().all(|item| is_simple(&item, looks));
+        return list.iter().all(|item| is_simple(&item, looks));
     }
     if let Ok(tuple) = value.cast_exact::<PyTuple>() {
-        return tuple.len() <= *looks && tuple.iter_borrowed().all(|item| is_simple(&item, looks));
+        return tuple.iter_borrowed().all(|item| is_simple(&item, looks));
     }
     if let Ok(map) = value.cast_exact::<PyDict>() {
-        return map.len() <= *looks && map.iter().all(|(key, item)| is_simple(&key, looks) && is_simple(&item, looks));
+        return map.iter().all(|(key, item)| is_simple(&key, looks) && is_simple(&item, looks));
     }
     if let Ok(set) = value.cast_exact::<PySet>() {
-        return set.len() <= *looks && set.iter().all(|item| is_simple(&item, looks));
+        return set.iter().all(|item| is_simple(&item, looks));
     }
     let set = value.cast_exact::<PyFrozenSet>();
-    set.is_ok_and(|set| set.len() <= *looks && set.iter().all(|item| is_simple(&item, looks)))
+    set.is_ok_and(|set| set.iter().all(|item| is_simple(&item, looks)))
 }
 
 fn is_single(value: &Bound<'_, PyAny>) -> bool {
@@ -166,7 +191,6 @@ fn is_single(value: &Bound<'_, PyAny>) -> bool {
         || value.is_exact_instance_of::<PyFloat>()
         || value.is_exact_instance_of::<PyBool>()
         || value.is_exact_instance_of::<PyBytes>()
-        || value.is_exact_instance_of::<refs::ObjectRef>()
         || value.is_exact_instance_of::<PyByteArray>()
         || value.is_exact_instance_of::<PyComplex>()
 }
@@ -196,6 +220,9 @@ fn is_array(value: &Bound<'_, PyAny>) -> PyResult<bool> {
 pub(super) fn read(py: Python<'_>, object: Object, is_private: bool) -> PyResult<Bound<'_, PyAny>> {
     let layout = Layout::read(&object)?;
     let received = received(&object, &layout)?;
+    if layout.is_list {
+        return list_of(py, &received);
+    }
     if layout.buffers.is_empty() {
         // Nothing of it is read in place, so the object need not stay.
         let stream = PyBytes::new(py, &object[layout.pickle.clone()]);
@@ -213,6 +240,12 @@ pub(super) fn read(py: Python<'_>, object: Object, is_private: bool) -> PyResult
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "buffers"), buffers)?;
     refs::receiving(received, || loads(py)?.call((stream,), Some(&keywords)))
+}
+
+fn list_of<'py>(py: Python<'py>, received: &Received) -> PyResult<Bound<'py, PyAny>> {
+    let reference = |position: &u32| refs::ObjectRef::of(py, received.listed[*position as usize].clone());
+    let list = received.positions.iter().map(reference).collect::<PyResult<Vec<_>>>()?;
+    Ok(PyList::new(py, list)?.into_any())
 }
 
 /// Buffers that may be written to: of pages that become copies then, or copies where there are none.
