@@ -2,10 +2,13 @@
 
 CARGO ?= cargo
 
-.PHONY: help test crash lint loom check-aarch64 demo bench-store bench-tasks soak fuzz simulate clean
+.PHONY: help python test crash lint loom check-aarch64 demo bench-store bench-tasks soak fuzz simulate clean
 
 help: ## What there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+python: ## The Python package in .venv, built first where something changed
+	.ci/venv .venv release
 
 test: ## Everything that proves the project right: lints, loom models, unit, crash, seeded model and integration tests
 	CARGO="$(CARGO)" .ci/run
@@ -45,4 +48,4 @@ simulate: ## Ten million events of the scheduler, with deaths and stops, its inv
 
 clean: ## Remove what building left
 	$(CARGO) clean
-	rm -rf .venv-bench
+	rm -rf .venv .venv-test .venv-bench
