@@ -302,17 +302,17 @@ def _native_method(core: Any, info: dict[str, Any], name: str, description: Meth
         "name": options.get("name") or f"{info['name']}.{name}",
         "timeout": options.get("_timeout"),
     }
-    bind = signature.binder(description.shape)
+    bind: Any = signature.binder(description.shape)
     target, positional = name, signature.positional(description.shape)
     # Kinds of exceptions chosen at the call travel with it; those of the declaration are known where it runs.
     allowed = options.get("retry_exceptions")
-    is_listed = isinstance(allowed, (list, tuple))
-    if is_listed:
+    kinds = tuple(allowed) if isinstance(allowed, (list, tuple)) else None
+    if kinds is not None:
         target, positional, bind = "__raylet_retry__", (0, -1), None
     limit = None if ahead is None or ahead < 0 else ahead
     caller = core.method(target, native_options, positional, bind, num_returns, limit)
-    if is_listed:
-        return _with_kinds(caller, tuple(allowed), name, signature.binder(description.shape))
+    if kinds is not None:
+        return _with_kinds(caller, kinds, name, signature.binder(description.shape))
     return caller
 
 

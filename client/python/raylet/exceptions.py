@@ -107,7 +107,7 @@ class RayTaskError(RayError):
 
     def make_dual_exception_instance(self) -> RayTaskError:
         """An instance of `RayTaskError` and of the cause's class. Raises TypeError if that class takes no children."""
-        return _dual_class(type(self.cause))(self)
+        return _dual_class(type(self.cause))(self)  # type: ignore[arg-type]
 
     def _header(self) -> str:
         actor = f", actor_id={self._actor_id}, repr={self.actor_repr}" if self.actor_repr else ""

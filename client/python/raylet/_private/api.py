@@ -119,7 +119,7 @@ class RayContext(Mapping[str, Any]):
         )
 
     def _repr_html_(self) -> str:
-        rows = [("Python version", self.python_version), ("Ray version", self.ray_version)]
+        rows: list[tuple[str, Any]] = [("Python version", self.python_version), ("Ray version", self.ray_version)]
         rows.append(("Session", self.address_info.get("session_dir")))
         cells = "".join(f"<tr><td><b>{name}:</b></td><td>{value}</td></tr>" for name, value in rows)
         return f"<table>{cells}</table>"
@@ -464,7 +464,7 @@ def get_actor(name: str, namespace: str | None = None) -> Any:
     if session.is_local:
         from . import local
 
-        core = local.find_actor(name)
+        core: Any = local.find_actor(name)
     else:
         core = _native.find_actor(name, namespace)
     if core is None:

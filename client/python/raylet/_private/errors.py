@@ -172,7 +172,7 @@ def is_own_file(filename: str) -> bool:
 class RetryFilter:
     """A callable around the program's function that remembers which exceptions are not of the kinds to try again."""
 
-    def __init__(self, function: Any, allowed: tuple[type, ...]) -> None:
+    def __init__(self, function: Any, allowed: tuple[type[BaseException], ...]) -> None:
         self.function = function
         self.allowed = allowed
         functools.update_wrapper(self, function)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 DEFAULT_MAX_RETRIES = int(os.environ.get("RAY_TASK_MAX_RETRIES", "3"))
@@ -240,7 +240,7 @@ REMOTE_FORM = (
 )
 
 
-def renamed(options: dict[str, Any], names: dict[str, str | None], stacklevel: int = 4) -> dict[str, Any]:
+def renamed(options: dict[str, Any], names: Mapping[str, str | None], stacklevel: int = 4) -> dict[str, Any]:
     """`options` with the names of the old programming model replaced, each with a DeprecationWarning."""
     if names.keys().isdisjoint(options):
         return options

@@ -75,8 +75,8 @@ def explain(value: Any, before: str, behind: str, cause: BaseException) -> TypeE
     report = io.StringIO()
     try:
         inspect_serializability(value, print_file=report)
-    except Exception as error:  # The value's own code is run for the report, and may do anything.
-        report.write(f"{cause}\n(no more can be said, as looking into it raised {type(error).__name__})\n")
+    except Exception as other:  # The value's own code is run for the report, and may do anything.
+        report.write(f"{cause}\n(no more can be said, as looking into it raised {type(other).__name__})\n")
     error = TypeError(f"Could not serialize {before} {_shown(value)}{behind}:\n{report.getvalue()}")
     error.__cause__ = cause
     return error

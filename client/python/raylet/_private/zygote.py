@@ -12,6 +12,7 @@ import importlib
 import os
 import sys
 import types
+from typing import Any
 
 
 def main() -> None:
@@ -26,19 +27,19 @@ def main() -> None:
     _native.run_role()
 
 
-def _take_over(job: dict[str, object]) -> None:
+def _take_over(job: dict[str, Any]) -> None:
     """The driver's paths and arguments; an empty `__main__`, as the driver's own travels by value."""
     if isinstance(job.get("path"), list):
-        sys.path[:] = job["path"]  # type: ignore[index]
+        sys.path[:] = job["path"]
     if isinstance(job.get("argv"), list):
-        sys.argv[:] = job["argv"]  # type: ignore[index]
+        sys.argv[:] = job["argv"]
     main_module = types.ModuleType("__main__")
     if job.get("main_file"):
         main_module.__file__ = str(job["main_file"])
     sys.modules["__main__"] = main_module
 
 
-def _warm_up(job: dict[str, object]) -> None:
+def _warm_up(job: dict[str, Any]) -> None:
     """Import what nearly every worker needs, and what the driver had when it began."""
     names = ["cloudpickle", "raylet", "raylet.actor", "raylet.remote_function", "raylet._private.loading"]
     names += ["raylet._private.api", "raylet._private.hosting", "raylet._private.worker_process"]

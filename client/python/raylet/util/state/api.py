@@ -359,7 +359,7 @@ def get_placement_group(
     return _one(_group_rows(), "placement_group_id", id)
 
 
-def _summary(per_key: dict[str, Any], summary_by: str, **totals: int) -> dict[str, Any]:
+def _summary(per_key: dict[str, Any], summary_by: str, **totals: float) -> dict[str, Any]:
     return {"cluster": {"summary": per_key, "summary_by": summary_by, **totals}}
 
 
