@@ -11,6 +11,7 @@ from time import perf_counter_ns
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+
 import raylet as ray
 
 from . import corpus, operators

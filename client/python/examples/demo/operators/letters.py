@@ -53,15 +53,20 @@ SMALL |= {capital: capital + 0x20 for capital in range(0x10D50, 0x10D66)}
 SMALL |= {capital: capital + 0x1B for capital in range(0x16EA0, 0x16EB9)}
 
 
-def characters(ranges: str) -> str:
-    """All characters of some ranges."""
-    ends = [[int(end, 16) for end in written.split("-")] for written in ranges.split()]
-    return "".join(chr(number) for end in ends for number in range(end[0], end[-1] + 1))
+def ends(ranges: str) -> list[tuple[int, int]]:
+    """The first and the last character of each range."""
+    written = (each.partition("-") for each in ranges.split())
+    return [(int(first, 16), int(last or first, 16)) for first, _, last in written]
 
 
-LETTERS = frozenset(characters(MORE_LETTERS))
+def inside(ranges: str) -> str:
+    """Ranges as they stand in a regular expression's brackets."""
+    return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ends(ranges))
+
+
+LETTERS = frozenset(chr(number) for first, last in ends(MORE_LETTERS) for number in range(first, last + 1))
 # Letters, digits and underscores, as many as there are.
-RUN = re.compile(rf"[\w{characters(MORE_LETTERS)}{characters(MORE_DIGITS)}]+")
+RUN = re.compile(rf"[\w{inside(MORE_LETTERS)}{inside(MORE_DIGITS)}]+")
 
 
 def is_letter(character: str) -> bool:
