@@ -131,6 +131,34 @@ fn holders_text(holders: &[HolderShare]) -> String {
     each.collect::<Vec<_>>().join("; ")
 }
 
+/// A lost value could not be taken from a twin; it is lost as before.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RemakeError {
+    /// The object has ended.
+    #[error("object {id} is gone")]
+    Gone {
+        /// The id.
+        id: ObjectId,
+    },
+    /// What was made in its place is something else.
+    #[error(
+        "what was made again for object {id} differs from it: {found_bytes} bytes instead of {expected_bytes}, or \
+         another encoding, list of references or checksum"
+    )]
+    Differs {
+        /// The id.
+        id: ObjectId,
+        /// Bytes that the value had.
+        expected_bytes: u64,
+        /// Bytes that the twin has.
+        found_bytes: u64,
+    },
+    /// There was no room for it, or somebody stored where he must not.
+    #[error(transparent)]
+    Get(Box<GetError>),
+}
+
 /// Making an object failed; nothing of it is left.
 #[derive(Debug, Error)]
 #[non_exhaustive]

@@ -88,6 +88,8 @@ mod read;
 #[cfg(not(feature = "loom"))]
 mod reclaim;
 #[cfg(not(feature = "loom"))]
+mod remake;
+#[cfg(not(feature = "loom"))]
 mod space;
 #[cfg(not(feature = "loom"))]
 mod spill;
@@ -115,7 +117,7 @@ pub use tables::Handle;
 #[cfg(not(feature = "loom"))]
 pub use self::{
     copy::copy,
-    error::{CreateError, GetError, HolderShare, LayoutError, NameError, OpenError, ParseIdError},
+    error::{CreateError, GetError, HolderShare, LayoutError, NameError, OpenError, ParseIdError, RemakeError},
     inspect::{ClientInfo, Holder, ObjectInfo, ObjectState, Usage},
     keeper::Keeping,
     layout::{CAPACITY_MAX, CHUNK_BYTES, CLIENTS_MAX, Geometry, LAYOUT_VERSION, SLOTS_MAX},

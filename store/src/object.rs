@@ -43,6 +43,11 @@ pub enum Encoding {
 }
 
 impl Encoding {
+    /// Of its number, as in `encoding as u8`; unknown ones read as raw bytes.
+    pub fn from_number(number: u8) -> Encoding {
+        Encoding::from_flags(u32::from(number))
+    }
+
     /// Unknown numbers read as raw bytes, which is always true.
     pub(crate) fn from_flags(flags: u32) -> Encoding {
         match flags & crate::layout::entry::FLAG_ENCODING {

@@ -161,6 +161,20 @@ impl Inner {
 
     /// Reads the file into a block of this client and offers it; `None` when another was quicker.
     fn restore(&self, handle: Handle) -> Result<Option<u64>, Box<GetError>> {
+        let id = self.id_of(handle.slot);
+        self.offer_filled(handle, |bytes| {
+            let read = spill_file::read_into(&self.spill_path(handle), *id.as_bytes(), bytes);
+            read.map_err(|source| GetError::Restore { id, source })
+        })
+    }
+
+    /// Has a block of this client filled with the value of an object on disk, which this client pins, and
+    /// offers it; `None` when another was quicker.
+    pub(crate) fn offer_filled(
+        &self,
+        handle: Handle,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), GetError>,
+    ) -> Result<Option<u64>, Box<GetError>> {
         let entry = self.tables.entry(handle.slot);
         let id = self.id_of(handle.slot);
         let size = entry.size.load(Ordering::Relaxed);
@@ -170,9 +184,7 @@ impl Inner {
         let no_room = |source| Box::new(GetError::NoRoom { id, source });
         let offset = self.block_or_wait(size, handle.slot, None).map_err(no_room)?;
         let mut block = self.unsealed_at(offset, size);
-        let read = spill_file::read_into(&self.spill_path(handle), *id.as_bytes(), block.bytes_mut());
-        let read = read.map_err(|source| GetError::Restore { id, source });
-        let offered = read.map(|()| self.party().offer(handle.slot, offset));
+        let offered = fill(block.bytes_mut()).map(|()| self.party().offer(handle.slot, offset));
         if !matches!(offered, Ok(true)) {
             self.party().free_block(offset, handle.slot);
         }

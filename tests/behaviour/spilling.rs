@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use store::spill_file::SpillError;
-use store::{Config, CreateError, CreateOptions, GetError, Keeping, ObjectRef, ObjectState, Store};
+use store::{Config, CreateError, CreateOptions, GetError, Keeping, ObjectRef, ObjectState, RemakeError, Store};
 use tempfile::TempDir;
 use tests::Unboxed;
 use tests::alone;
@@ -128,6 +128,34 @@ fn after_damage(damage: impl FnOnce(&Path)) -> SpillError {
     assert!(files_in(files.path()).is_empty(), "files are left");
     check_nothing_is_left(&store);
     error
+}
+
+#[test]
+fn a_lost_value_comes_back_from_a_twin_and_from_nothing_else() {
+    let (store, files) = spilling(8 * MIB);
+    for damage in [|file: &Path| fs::remove_file(file), |file: &Path| open(file).write_all_at(b"\xFF\x00", 500_000)] {
+        let lost = store.put(&filled(1, MIB)).expect("there is room");
+        let twin = store.put(&filled(1, MIB)).expect("there is room");
+        assert!(store.spill_now(&lost).expect("the disk is fine"));
+        damage(&only_file(files.path())).expect("the file is ours");
+        let shorter = store.put(&filled(1, MIB - 1)).expect("there is room");
+        let lists = CreateOptions { references: std::slice::from_ref(&twin), ..CreateOptions::default() };
+        let lists = store.put_with(&filled(1, MIB), &lists).expect("there is room");
+        for other in [&shorter, &lists] {
+            let refused = store.restore_from(&lost, &store.get(other).expect("it is sealed"));
+            assert!(matches!(refused.map_err(|error| *error), Err(RemakeError::Differs { .. })));
+            assert!(store.get(&lost).is_err(), "it is lost as before");
+        }
+        let made = store.get(&twin).expect("it is sealed");
+        store.restore_from(&lost, &made).expect("the twin is right");
+        check(&store, 1, &lost);
+        store.restore_from(&lost, &made).expect("what is there stays");
+        assert!(store.spill_now(&lost).expect("the disk is fine"));
+        check(&store, 1, &lost);
+        drop((lost, made, twin, shorter, lists));
+        assert!(files_in(files.path()).is_empty(), "files are left");
+        check_nothing_is_left(&store);
+    }
 }
 
 fn open(file: &Path) -> fs::File {

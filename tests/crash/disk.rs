@@ -1,9 +1,9 @@
 //! To disk and back.
 
-use store::ObjectRef;
+use store::{GetError, Object, ObjectRef};
 use tests::alone;
 use tests::stepping::{Operation, Plan, drive};
-use tests::world::{World, check_content, id_of, look, put};
+use tests::world::{World, check_content, content, id_of, look, put};
 
 const MOVED: u64 = 1;
 const MIB: u64 = 1 << 20;
@@ -78,6 +78,55 @@ impl Operation for Restore {
     }
 }
 
+/// Gives an object whose file is lost its value again, from a twin; survivors look, and do the same.
+#[derive(Default)]
+struct Remake {
+    object: Option<ObjectRef>,
+    twin: Option<Object>,
+}
+
+impl Remake {
+    /// Whoever is killed in the middle leaves it lost, and others can do the same.
+    fn remake(&self, world: &World) {
+        let (object, twin) = (self.object.as_ref().expect("prepared"), self.twin.as_ref().expect("prepared"));
+        world.store.restore_from(object, twin).expect("the twin is right");
+        check_content(&id_of(MOVED), &world.store.view(object).expect("it is there again"));
+    }
+}
+
+impl Operation for Remake {
+    fn prepare(&mut self, world: &World) {
+        let object = put(&world.store, id_of(MOVED), 100).expect("there is room");
+        let twin = world.store.put(&content(&id_of(MOVED), 100)).expect("there is room");
+        assert!(world.store.spill_now(&object).expect("the disk has room"), "nobody views it");
+        world.lose_files();
+        (self.twin, self.object) = (Some(world.store.get(&twin).expect("it is sealed")), Some(object));
+    }
+
+    fn run(&mut self, world: &World) {
+        self.remake(world);
+    }
+
+    fn beside(&mut self, world: &World) {
+        let object = self.object.as_ref().expect("prepared");
+        match world.store.view(object) {
+            Ok(view) => check_content(&id_of(MOVED), &view),
+            Err(error) => assert!(matches!(*error, GetError::Restore { .. }), "{error}"),
+        }
+    }
+
+    fn after(&mut self, world: &World) {
+        self.remake(world);
+        let object = self.object.as_ref().expect("prepared");
+        assert!(world.store.spill_now(object).expect("the disk has room"), "nobody views it");
+        check_content(&id_of(MOVED), &world.store.view(object).expect("its file is a new one"));
+    }
+
+    fn clean(&mut self, _: &World) {
+        (self.object, self.twin) = (None, None);
+    }
+}
+
 /// Frees an object that is on disk.
 #[derive(Default)]
 struct FreeOnDisk {
@@ -117,6 +166,10 @@ alone!(spill {
 
 alone!(restore {
     drive("restore", World::with_disk(4 * MIB), Restore::default(), FILES);
+});
+
+alone!(remake {
+    drive("remake", World::with_disk(4 * MIB), Remake::default(), FILES);
 });
 
 alone!(free_on_disk {

@@ -117,6 +117,16 @@ impl World {
         World::over(capacity_bytes, Some(files))
     }
 
+    /// Removes all that was moved to disk, as a failing disk would.
+    pub fn lose_files(&self) {
+        let lost = self.files.iter().flat_map(|files| std::fs::read_dir(files.path()).expect("it is there"));
+        for directory in lost.map(|entry| entry.expect("it is readable").path()) {
+            for file in std::fs::read_dir(directory).expect("it is there") {
+                std::fs::remove_file(file.expect("it is readable").path()).expect("the file is ours");
+            }
+        }
+    }
+
     fn over(capacity_bytes: u64, files: Option<TempDir>) -> World {
         let config = Config {
             capacity_bytes,
