@@ -65,7 +65,11 @@ impl Program {
 
     fn command(&self, role: &str) -> Command {
         let mut command = Command::new(&self.executable);
-        command.arg0(format!("raylet-{role}")).args(&self.arguments);
+        // An interpreter finds its library by the name that it is called by.
+        if self.executable.starts_with("/proc") {
+            command.arg0(format!("raylet-{role}"));
+        }
+        command.args(&self.arguments);
         if !self.inherits_environment {
             command.env_clear();
         }
