@@ -86,8 +86,8 @@ pub trait Resident: Send + Sync {
     /// Runs a method and hands its results over; only where it is no host.
     fn call(&self, call: &Running<'_>, results: &mut dyn Results) -> Result<(), TaskError>;
 
-    /// Takes a call over; only where it is a host. Calls of one caller come in order.
-    fn take(&self, call: Handed);
+    /// Takes calls over; only where it is a host. Calls of one caller come in order.
+    fn take(&self, calls: Vec<Handed>);
 
     /// No more calls come: returns when those taken over are over.
     fn finish(&self);

@@ -497,21 +497,12 @@ impl Resident for Actor {
         })
     }
 
-    fn take(&self, call: Handed) {
-        let taken = Python::attach(|py| -> Result<(), (Handed, TaskError)> {
-            let method = match self.method(call.running().key) {
-                Ok(method) => method,
-                Err(error) => return Err((call, error)),
-            };
-            match HostedCall::read(py, call, method.name) {
-                Ok(hosted) => {
-                    self.hand_to_host(py, hosted);
-                    Ok(())
-                }
-                Err((call, error)) => Err((call, described(py, &error, method.name, None))),
-            }
+    fn take(&self, calls: Vec<Handed>) {
+        let refused = Python::attach(|py| {
+            let take = |call| self.take_one(py, call).err();
+            calls.into_iter().filter_map(take).collect::<Vec<_>>()
         });
-        if let Err((call, error)) = taken {
+        for (call, error) in refused {
             call.finish(|_, _| Err(error));
         }
     }
@@ -530,6 +521,20 @@ impl Resident for Actor {
 }
 
 impl Actor {
+    fn take_one(&self, py: Python<'_>, call: Handed) -> Result<(), (Handed, TaskError)> {
+        let method = match self.method(call.running().key) {
+            Ok(method) => method,
+            Err(error) => return Err((call, error)),
+        };
+        match HostedCall::read(py, call, method.name) {
+            Ok(hosted) => {
+                self.hand_to_host(py, hosted);
+                Ok(())
+            }
+            Err((call, error)) => Err((call, described(py, &error, method.name, None))),
+        }
+    }
+
     fn hand_to_host(&self, py: Python<'_>, call: HostedCall) {
         let result = call.result;
         let made = Py::new(py, call).and_then(|call| {

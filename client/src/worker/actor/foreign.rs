@@ -18,16 +18,26 @@ use crate::worker::run::{attempts, failed_argument, frame, is_tried_again, runni
 use std::fmt;
 use store::{CreateError, Handle};
 
+/// Calls that are handed over at once.
+const BATCH_COUNT_MAX: usize = 256;
+
 /// Runs calls, or hands them over, until the actor is to end.
 pub(super) fn serve(seat: &Seat, anchor: Handle, callers: Callers<'_>, resident: &dyn Resident) {
     let mut lead = Lead::new(callers);
     while let Some(call) = lead.next() {
         match resident.is_host() {
-            true => hand_over(seat, anchor, resident, call),
+            true => hand_over(seat, anchor, resident, call, &mut lead),
             false => run(seat, anchor, resident, call),
         }
     }
     resident.finish();
+}
+
+/// Hands over a call and those that are there by now, at once: the host's threads run meanwhile.
+fn hand_over(seat: &Seat, anchor: Handle, resident: &dyn Resident, call: Call, lead: &mut Lead<'_>) {
+    let calls = std::iter::once(call).chain(std::iter::from_fn(|| lead.try_next())).take(BATCH_COUNT_MAX);
+    let handed: Vec<Handed> = calls.filter_map(|call| readable(seat, anchor, resident, call)).collect();
+    resident.take(handed);
 }
 
 fn run(seat: &Seat, anchor: Handle, resident: &dyn Resident, call: Call) {
@@ -39,14 +49,16 @@ fn run(seat: &Seat, anchor: Handle, resident: &dyn Resident, call: Call) {
     call.finish();
 }
 
-fn hand_over(seat: &Seat, anchor: Handle, resident: &dyn Resident, call: Call) {
+/// A call whose arguments have values; of another the results get their error.
+fn readable(seat: &Seat, anchor: Handle, resident: &dyn Resident, call: Call) -> Option<Handed> {
     let name = resident.name(call.call.record.key);
     let attempt = call.attempt();
     match failed_argument(seat.ray.store(), name, &call.call) {
-        Ok(()) => resident.take(Handed::new(seat, anchor, name, call, attempt)),
+        Ok(()) => Some(Handed::new(seat, anchor, name, call, attempt)),
         Err(error) => {
             Outlet::new(seat.ray.store(), &call.call, attempt).seal_all(name, Err(error));
             call.finish();
+            None
         }
     }
 }

@@ -138,6 +138,11 @@ impl<'a> Lead<'a> {
         None
     }
 
+    /// The next call, if there is one now.
+    pub(super) fn try_next(&mut self) -> Option<Call> {
+        if self.is_over { None } else { self.callers.next() }
+    }
+
     /// Looks for a while, then sleeps once.
     #[cold]
     fn wait(&mut self) -> Option<Call> {
