@@ -32,6 +32,11 @@ def _take_over(job: dict[str, object]) -> None:
         sys.path[:] = job["path"]  # type: ignore[index]
     if isinstance(job.get("argv"), list):
         sys.argv[:] = job["argv"]  # type: ignore[index]
+    if job.get("executable"):
+        sys.executable = str(job["executable"])
+    prefixes = job.get("prefixes")
+    if isinstance(prefixes, list):
+        sys.prefix, sys.exec_prefix = prefixes
     main_module = types.ModuleType("__main__")
     if job.get("main_file"):
         main_module.__file__ = str(job["main_file"])
