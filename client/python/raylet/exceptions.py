@@ -9,15 +9,18 @@ This module imports nothing of ours and no third-party module.
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import sys
 from typing import Any
 
-logger = logging.getLogger("ray")
-
 _CYAN = "\x1b[36m"
 _DEFAULT_COLOUR = "\x1b[39m"
+
+
+def _warn(text: str, *parts: object) -> None:
+    import logging
+
+    logging.getLogger("ray").warning(text, *parts)
 
 
 class RayError(Exception):
@@ -95,14 +98,14 @@ class RayTaskError(RayError):
         try:
             return self.make_dual_exception_instance()
         except TypeError as error:
-            logger.warning(
+            _warn(
                 "User exception type %s in RayTaskError can't be subclassed! This exception is raised as RayTaskError "
                 "only. You can use `ray_task_error.cause` to access the user exception. Failure in subclassing: %s",
                 kind,
                 error,
             )
         except Exception as error:
-            logger.warning("Failed to combine RayTaskError with user exception type %s: %s", kind, error)
+            _warn("Failed to combine RayTaskError with user exception type %s: %s", kind, error)
         return self
 
     def make_dual_exception_instance(self) -> RayTaskError:

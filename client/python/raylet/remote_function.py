@@ -80,7 +80,9 @@ class _Task:
             "form": form,
         }
         # The name is part of it: the key is what a task is listed and printed by.
-        variant = f"{native_options['group']} {form} {native_options['name']}"
+        held = invocation.shown_resources(native_options["resources"], native_options["memory"])
+        info["resources"] = held
+        variant = f"{native_options['group']} {form} {native_options['name']} {sorted(held.items())}"
         exported = self.code.export(session, info, variant, allowed)
         caller.set(
             exported.key,

@@ -13,7 +13,7 @@ import os
 from typing import Any
 
 from . import _native
-from ._private import environments, hosting, loading
+from ._private import environments, hosting, loading, placement
 from ._private import session as sessions
 from ._private.ids import ActorID, JobID, NodeID, TaskID
 
@@ -29,6 +29,12 @@ class RuntimeContext:
     def _native() -> dict[str, Any]:
         call = hosting.current_call.get()
         return _native.context() if call is None else call.context()
+
+    def _info(self) -> dict[str, Any] | None:
+        """What the definition of the running function or of the actor says."""
+        if loading.Current.info is not None:
+            return loading.Current.info
+        return loading.functions.get(self._native().get("key") or 0)
 
     @staticmethod
     def _is_worker() -> bool:
@@ -106,7 +112,7 @@ class RuntimeContext:
         name = self._native().get("name")
         if loading.Current.info is not None:
             return f"{_module_name(loading.Current.info)}.{self.get_task_name()}"
-        info = loading.functions.get(name or "")
+        info = self._info()
         return f"{_module_name(info)}.{info['name']}" if info is not None else name
 
     def get_actor_id(self) -> str | None:
@@ -128,7 +134,7 @@ class RuntimeContext:
     def was_current_actor_reconstructed(self) -> bool:
         """Whether the actor was restarted. Raises AssertionError outside of one."""
         assert self.actor_id is not None, "This method should't be called inside Ray tasks."
-        return int(self._native().get("restarts") or 0) > 0
+        return loading.Current.restarts > 0
 
     @property
     def current_actor(self) -> Any:
@@ -171,12 +177,13 @@ class RuntimeContext:
     @property
     def should_capture_child_tasks_in_placement_group(self) -> bool:
         """Whether what this submits runs in its placement group, too."""
-        return bool(self._native().get("is_capturing"))
+        return placement.Current.placed is not None and placement.Current.placed.is_capturing
 
     def get_assigned_resources(self) -> dict[str, float]:
         """What the running task or the actor holds, by name."""
         assert self._is_worker(), "This method is only available when the process is a worker."
-        return {name: float(amount) for name, amount in (self._native().get("resources") or {}).items()}
+        info = self._info()
+        return dict(info["resources"]) if info is not None else {}
 
     def get_accelerator_ids(self) -> dict[str, list[str]]:
         """The GPUs that this was given, under "GPU"."""

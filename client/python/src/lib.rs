@@ -31,7 +31,8 @@ mod _native {
     use crate::role::{cli, run_role};
     #[pymodule_export]
     use crate::session::{
-        cancel, get, init, is_initialized, is_ready, on_ready, put, put_error, shutdown, size_of, wait, wait_for_any,
+        cancel, facts, get, get_writable, init, is_initialized, is_ready, on_ready, put, put_error, shutdown, size_of,
+        wait, wait_for_any,
     };
     #[pymodule_export]
     use crate::stream::Stream;

@@ -135,6 +135,12 @@ pub(crate) fn about<'py>(py: Python<'py>, ray: &Raylet) -> PyResult<Bound<'py, P
     Ok(told)
 }
 
+/// What is to be told of the session, as [`init`] says it; `None` where there is none.
+#[pyfunction]
+pub(crate) fn facts(py: Python<'_>) -> PyResult<Option<Bound<'_, PyDict>>> {
+    found().map(|ray| about(py, &ray)).transpose()
+}
+
 /// 28 bytes of hexadecimal that every process of one session derives alike.
 fn node_id(session: &str) -> String {
     let mut text = String::with_capacity(56);
@@ -225,6 +231,21 @@ pub(crate) fn get<'py>(
         }
     }
     Ok(hooks::hook(py, "get_other")?.call1((object_refs, timeout, writable))?.unbind())
+}
+
+/// The value of a reference with buffers that the program may write to: nobody else sees what it writes.
+#[pyfunction]
+#[pyo3(signature = (object, timeout=None))]
+pub(crate) fn get_writable(py: Python<'_>, object: &Bound<'_, ObjectRef>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+    let (ray, raw) = (current(py)?, object.get().live(py)?);
+    if !raw.is_ready() {
+        wait_for(py, &ray, raw, limit(timeout)?, || Ok(()))?;
+    }
+    let found = py.detach(|| ray.object(raw, None)).map_err(|error| get_error(py, raw, &error))?;
+    if found.encoding() == Encoding::Error {
+        return value_of(py, &ray, raw);
+    }
+    codec::decode_private(py, found).map(Bound::unbind)
 }
 
 /// Until when; `None` without limit.

@@ -377,7 +377,10 @@ fn described(py: Python<'_>, error: &PyErr, name: &str, actor: Option<&Bound<'_,
     }
     type Description = (String, Vec<u8>, bool, Option<String>);
     let describe = || -> PyResult<Description> {
-        let told = hook(py, "describe_error")?.call1((error.value(py), name, actor))?;
+        let value = error.value(py);
+        // Python 3.11 keeps the two apart.
+        value.setattr("__traceback__", error.traceback(py))?;
+        let told = hook(py, "describe_error")?.call1((value, name, actor))?;
         told.extract()
     };
     match describe() {

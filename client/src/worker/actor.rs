@@ -26,7 +26,7 @@ pub use foreign::{CallScope, Handed};
 use raylet_api::work::{ActorExited, ActorFailed, ActorReady, RunActor};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use store::Handle;
 
 /// Calls at once of a class with async methods, where nobody says otherwise.
@@ -34,6 +34,9 @@ const ASYNC_CALLS_MAX: u32 = 1000;
 
 /// The actor that this process is.
 static HERE: Mutex<Option<Arc<Here>>> = Mutex::new(None);
+
+/// Its anchor, from before its constructor on: a process becomes an actor once.
+static ANCHOR: OnceLock<Handle> = OnceLock::new();
 
 /// What an actor's methods can ask of its host.
 struct Here {
@@ -62,7 +65,7 @@ pub(crate) fn exit() -> bool {
 
 /// The anchor of the actor that this process is.
 pub(crate) fn here() -> Option<Handle> {
-    HERE.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|here| here.anchor)
+    ANCHOR.get().copied()
 }
 
 fn set_here(here: Option<Arc<Here>>) {
@@ -86,6 +89,7 @@ impl Stage {
 
 /// The life of an actor, from its constructor to its end.
 pub(super) fn host(seat: &Seat, inbox: &Inbox, run: &RunActor) {
+    let _ = ANCHOR.set(handle(run.anchor));
     match create(seat, run) {
         Ok(Made::Rust(class, state)) => host_rust(seat, inbox, run, class, state),
         Ok(Made::Foreign(resident)) => open(seat, inbox, run, |callers| {

@@ -84,6 +84,7 @@ class Maker:
         info = self.info(environment, concurrency)
         native_options = self._native_options(info, environment, session)
         info["placed"] = native_options["placed"]
+        info["resources"] = invocation.shown_resources(native_options["resources"], native_options["memory"])
         variant = repr(sorted((key, repr(value)) for key, value in info.items() if key != "methods"))
         exported = self.code.export(session, info, variant)
         from .. import _native

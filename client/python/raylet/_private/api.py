@@ -8,11 +8,8 @@ This module must not import third-party modules.
 
 from __future__ import annotations
 
-import inspect
-import json
 import os
 import sys
-import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -286,6 +283,8 @@ def _namespace(namespace: str | None, job_config: Any) -> str:
     if namespace is None and job_config is not None:
         namespace = getattr(job_config, "ray_namespace", None)
     if namespace is None:
+        import uuid
+
         return str(uuid.uuid4())
     if not isinstance(namespace, str):
         raise TypeError("namespace must be None or a string.")
@@ -488,6 +487,8 @@ def remote(*args: Any, **kwargs: Any) -> Any:
 
 
 def _make_remote(target: Any, options: dict[str, Any]) -> Any:
+    import inspect
+
     from .. import actor, remote_function
 
     if inspect.isfunction(target) or type(target).__name__ == "cython_function_or_method":
@@ -504,6 +505,8 @@ def _make_remote(target: Any, options: dict[str, Any]) -> Any:
 
 def ask(what: str) -> Any:
     """What the raylet says about something: "nodes", "tasks", "actors", "objects", "workers", "groups", ..."""
+    import json
+
     answer = _native.ask(what)
     return json.loads(answer) if isinstance(answer, (str, bytes)) else answer
 
@@ -570,6 +573,8 @@ def timeline(filename: str | None = None) -> Any:
     events = driver.timeline_events()
     if filename is None:
         return events
+    import json
+
     with open(filename, "w") as file:
         json.dump(events, file)
     return None

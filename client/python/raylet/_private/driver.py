@@ -10,17 +10,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import os
-import signal
-import subprocess
 import sys
-import threading
 from typing import Any
 
 from .session import Session
-
-logger = logging.getLogger("ray")
 
 NOFILE_WANTED = 65536
 
@@ -57,6 +51,8 @@ def _raylet_code() -> str:
 
 def own_command() -> list[str]:
     """The command that starts this package's command line once more."""
+    import subprocess
+
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     return [sys.executable, *flags, "-m", "raylet"]
 
@@ -64,6 +60,9 @@ def own_command() -> list[str]:
 def began(session: Session) -> None:
     """Once a session has begun: limits, signals, the end of the process."""
     global _has_begun
+    import signal
+    import threading
+
     from . import worker
 
     worker.global_worker.mode = worker.LOCAL_MODE if session.is_local else worker.SCRIPT_MODE
@@ -118,6 +117,9 @@ def _raise_file_limit() -> None:
 
 def configure_logging(level: int | str, form: str | None) -> None:
     """Have the logger "ray" write to stderr at `level`."""
+    import logging
+
+    logger = logging.getLogger("ray")
     chosen = level if isinstance(level, int) else logging.getLevelName(str(level).upper())
     logger.setLevel(chosen if isinstance(chosen, int) else logging.INFO)
     logger.propagate = False
@@ -139,9 +141,14 @@ def resources(which: str) -> dict[str, float]:
     if session.require().is_local:
         return {"CPU": float(os.cpu_count() or 1)}
     status = api.ask("status")
-    found: dict[str, float] = {}
-    for row in status["resources"]:
-        found[row["name"]] = float(row[which])
+    work, store = status["work"], status["store"]
+    found = {name: float(amount) for name, amount in work["capacity"].items() if amount > 0}
+    found["object_store_memory"] = float(store["capacity_bytes"])
+    if which == "available":
+        for name, amount in work["used"].items():
+            # Tenths do not add up in binary; amounts are counted in ten thousandths.
+            found[name] = round(found.get(name, 0.0) - amount, 4)
+        found["object_store_memory"] -= store["used_bytes"]
     return found
 
 

@@ -8,11 +8,11 @@ This module must not read values: it hands out references.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import futures
+if TYPE_CHECKING:
+    import asyncio
 
 
 class ObjectRefGenerator:
@@ -61,6 +61,10 @@ class ObjectRefGenerator:
             raise StopAsyncIteration from None
 
     async def _until_next(self) -> None:
+        import asyncio
+
+        from . import futures
+
         loop = asyncio.get_running_loop()
         while not self._stream.is_next_ready():
             waiter: asyncio.Future[None] = loop.create_future()

@@ -36,7 +36,7 @@ def load_function(key: int, definition: Any) -> tuple[Any, str]:
     """What a worker calls for a key, and the name that it goes by."""
     from . import loading
 
-    return loading.load_function(definition)
+    return loading.load_function(key, definition)
 
 
 def load_actor(key: int, definition: Any) -> Any:

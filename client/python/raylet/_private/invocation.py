@@ -72,3 +72,8 @@ def task_call_options(options: dict[str, Any], environment: dict[str, Any], name
         "transport": options.get("_transport"),
         "timeout": options.get("_timeout"),
     }
+
+
+def shown_resources(held: dict[str, float], memory: int) -> dict[str, float]:
+    """What a task or an actor is told that it holds."""
+    return {**held, "memory": float(memory)} if memory else dict(held)

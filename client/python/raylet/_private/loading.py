@@ -8,28 +8,65 @@ This module must not keep references to definitions.
 
 from __future__ import annotations
 
+import functools
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from .. import _native
 from . import environments, placement
+from . import session as sessions
 from .errors import RetryFilter
 
-functions: dict[str, dict[str, Any]] = {}
+# What this process has loaded, by key.
+functions: dict[int, dict[str, Any]] = {}
+
+THREADS = "OMP_NUM_THREADS"
 
 
-def load_function(definition: tuple[dict[str, Any], Any]) -> tuple[Callable[..., Any], str]:
+def load_function(key: int, definition: tuple[dict[str, Any], Any]) -> tuple[Callable[..., Any], str]:
     """The function of a definition, and the name that its tasks go by."""
     info, reference = definition
     environments.apply(info["environment"])
     placement.enter(info.get("placed"))
     function, allowed = _native.get(reference)
-    functions[info["shown"]] = info
+    functions[key] = info
     function = _shaped(function, info["form"])
     if allowed is not None:
         function = RetryFilter(function, allowed)
+    threads = threads_of(info["resources"])
+    if threads != "1" and not inspect.isgeneratorfunction(function):
+        function = _with_threads(function, threads)
     return function, info["shown"]
+
+
+def threads_of(resources: dict[str, float]) -> str:
+    """How many threads a library should use for a call that holds these resources."""
+    return str(max(1, int(resources.get("CPU", 1))))
+
+
+def is_threads_ours() -> bool:
+    """Whether the number of threads is ours to set: the driver's environment did not."""
+    session = sessions.current()
+    return session is not None and session.job.get("omp") is None
+
+
+def _with_threads(function: Callable[..., Any], threads: str) -> Callable[..., Any]:
+    """The function with the environment that tells libraries of its CPUs, for the time of each call."""
+    if not is_threads_ours():
+        return function
+
+    @functools.wraps(function)
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        before = os.environ.get(THREADS)
+        os.environ[THREADS] = threads
+        try:
+            return function(*args, **kwargs)
+        finally:
+            os.environ[THREADS] = before or "1"
+
+    return limited
 
 
 def _shaped(function: Callable[..., Any], form: str) -> Callable[..., Any]:
@@ -75,6 +112,8 @@ def load_actor(definition: tuple[dict[str, Any], Any]) -> Any:
     info, reference = definition
     environments.apply(info["environment"])
     placement.enter(info.get("placed"))
+    if is_threads_ours():
+        os.environ[THREADS] = threads_of(info["resources"])
     cls, _ = _native.get(reference)
     from . import hosting
 
@@ -111,10 +150,13 @@ class Current:
     """What this process is, where it is an actor."""
 
     info: dict[str, Any] | None = None
+    restarts: int = 0
 
 
 def _remember(info: dict[str, Any]) -> None:
     Current.info = info
+    # The constructor runs once more for each restart.
+    Current.restarts = int(_native.context().get("attempt") or 0)
 
 
 def method_of(instance: Any, name: str, info: dict[str, Any]) -> Callable[..., Any]:

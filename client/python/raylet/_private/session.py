@@ -9,7 +9,6 @@ This module must not import what needs third-party modules: `import raylet` impo
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import sys
 import threading
@@ -32,10 +31,19 @@ class Session:
     def __init__(self, kind: str, info: dict[str, Any], job: dict[str, Any]) -> None:
         self.kind = kind
         self.number = next(_numbers)
-        self.info = info
+        self.given_info = info
         self.job = job
         self.namespace: str = job.get("namespace") or ""
         self.address_info: dict[str, Any] = {}
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Facts of the session: node_id, session_dir, session_id, address. A worker knows them from its first call on."""
+        if not self.given_info and self.kind == "worker":
+            from .. import _native
+
+            self.given_info = _native.facts() or {}
+        return self.given_info
 
     @property
     def is_local(self) -> bool:
@@ -81,11 +89,14 @@ def set_current(session: Session | None) -> None:
 
 def job_of_environment() -> dict[str, Any]:
     """What the driver told its workers; empty in a process that is none."""
+    import json
+
     return json.loads(os.environ.get(JOB_VARIABLE) or "{}")
 
 
 def zygote_program(job: dict[str, Any]) -> tuple[str, list[str], dict[str, str]]:
     """How to start the zygote of this driver: the interpreter, its arguments, its environment."""
+    import json
     import subprocess
 
     flags = [f for f in subprocess._args_from_interpreter_flags() if f != "-I"]  # type: ignore[attr-defined]
@@ -105,6 +116,8 @@ def describe_driver(namespace: str) -> dict[str, Any]:
         "path": list(sys.path),
         "argv": list(sys.argv) if hasattr(sys, "argv") else [""],
         "main_file": getattr(main, "__file__", None),
+        "executable": sys.executable,
+        "prefixes": [sys.prefix, sys.exec_prefix],
         "omp": os.environ.get("OMP_NUM_THREADS"),
         "modules": [name for name in ("numpy",) if name in sys.modules],
     }
