@@ -40,7 +40,6 @@ static ANCHOR: OnceLock<Handle> = OnceLock::new();
 
 /// What an actor's methods can ask of its host.
 struct Here {
-    anchor: Handle,
     is_leaving: AtomicBool,
     ring: Ring,
 }
@@ -116,7 +115,7 @@ fn host_rust(seat: &Seat, inbox: &Inbox, run: &RunActor, class: &'static Class, 
 /// Lets callers in, until `serve` returns.
 fn open(seat: &Seat, inbox: &Inbox, run: &RunActor, serve: impl FnOnce(Callers<'_>)) {
     let (is_leaving, ring) = (AtomicBool::new(false), Ring::of(&seat.segment, run.bell));
-    let here = Arc::new(Here { anchor: handle(run.anchor), is_leaving, ring });
+    let here = Arc::new(Here { is_leaving, ring });
     set_here(Some(here.clone()));
     let callers = Callers::new(seat, inbox, here, run);
     seat.say(ActorReady {});
