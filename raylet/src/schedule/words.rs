@@ -59,7 +59,8 @@ pub(crate) fn actor_unavailable(name: &str, how: Option<&str>) -> Failure {
 pub(crate) fn actor_died(class: &str, cause: &DeathCause, why: Option<&Failure>, how: Option<&str>) -> Failure {
     if let (DeathCause::CreationFailed, Some(why)) = (cause, why) {
         let text = format!("its constructor failed: {}", why.message);
-        return Failure { backtrace: why.backtrace.clone(), ..Failure::new(TaskErrorKind::ActorDied, class, text) };
+        let (backtrace, payload) = (why.backtrace.clone(), why.payload.clone());
+        return Failure { backtrace, payload, ..Failure::new(TaskErrorKind::ActorDied, class, text) };
     }
     let text = match cause {
         DeathCause::WorkerDied { restarts: 0 } => {

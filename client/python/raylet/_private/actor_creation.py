@@ -164,7 +164,7 @@ class Maker:
         """
         asked = ("num_cpus", "num_gpus", "resources", "accelerator_type")
         if all(self.options.get(key) is None for key in asked):
-            return {}, {"CPU": 1.0}
+            return {"CPU": 0.0}, {"CPU": 1.0}
         cpus = self.options.get("num_cpus")
         held = option_tables.held_resources({**self.options, "num_cpus": 1 if cpus is None else cpus}, 1)
         return held, held

@@ -86,12 +86,17 @@ def describe(error: BaseException, name: str, actor: Any) -> tuple[str, bytes, b
         os.getpid(),
         node_ip(),
         _shown_actor(actor),
-        _actor_id() if actor is not None else None,
+        _actor_id(),
     )
     return f"{kind}: {_text(error)}", pickle.dumps(tuple(described)), is_retried(error), None
 
 
 def _shown_name(name: str, actor: Any) -> str:
+    from . import loading
+
+    info = loading.Current.info
+    if actor is None and info is not None and name == info["name"]:
+        return f"{name}.__init__"
     return name if actor is None or "." in name else f"{type(actor).__name__}.{name}"
 
 
@@ -285,7 +290,16 @@ def _refused(function: str, message: str, object_id: str) -> RayError:
 def _died(function: str, message: str, object_id: str) -> RayError:
     if "placement group" in message:
         return exceptions.ActorPlacementGroupRemoved()
-    return ActorDiedError(message or None)
+    return ActorDiedError(_DEATHS.get(message, message) or None)
+
+
+# How an actor died: in the raylet's words, and in those that programs look for.
+_DEATHS = {
+    "it was killed": "The actor is dead because it was killed by `ray.kill`.",
+    "it ended itself": "The actor is dead because its worker process has exited by INTENDED_USER_EXIT: exit_actor() is called.",
+    "nobody had a handle of it any more": "The actor is dead because all references to the actor were removed.",
+    "the driver that it belongs to is gone": "The actor is dead because its owner has died.",
+}
 
 
 _PLAIN = {

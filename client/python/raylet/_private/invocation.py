@@ -76,4 +76,5 @@ def task_call_options(options: dict[str, Any], environment: dict[str, Any], name
 
 def shown_resources(held: dict[str, float], memory: int) -> dict[str, float]:
     """What a task or an actor is told that it holds."""
-    return {**held, "memory": float(memory)} if memory else dict(held)
+    shown = {name: amount for name, amount in held.items() if amount}
+    return {**shown, "memory": float(memory)} if memory else shown

@@ -333,11 +333,12 @@ def merged(options: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def held_resources(options: dict[str, Any], cpus: float | None) -> dict[str, float]:
-    """The resources of `options` by name, with `cpus` where no CPUs are named. Zeros are left out."""
+    """The resources of `options` by name, with `cpus` where no CPUs are named. CPUs are always named, as none at all
+    would mean the native side's default; other zeros are left out."""
     amounts = dict(options.get("resources") or {})
     amounts["CPU"] = options["num_cpus"] if "num_cpus" in options else cpus
     amounts["GPU"] = options.get("num_gpus")
     kind = options.get("accelerator_type")
     if kind:
         amounts[f"accelerator_type:{kind}"] = 0.001
-    return {name: float(amount) for name, amount in amounts.items() if amount}
+    return {name: float(amount or 0) for name, amount in amounts.items() if amount or name == "CPU"}
