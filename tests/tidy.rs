@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
     // `raylet` by the feature `embedded` alone, see below.
     ("client", "raylet-client", &["raylet", "raylet-core", "raylet-api", "store", "store-shm", "raylet-macros"]),
     ("client/macros", "raylet-macros", &[]),
+    ("client/python", "raylet-python", &["raylet-client", "raylet", "raylet-core", "raylet-api", "store", "store-shm"]),
 ];
 
 /// Where nearly all of it lives, and the files beside that lift the workspace's `deny`.
@@ -27,6 +28,8 @@ const UNSAFE_FILES: &[&str] = &[
     "benches/compare/src/raw.rs",
     // Bytes across the boundary to Python.
     "client/python/src/buffer.rs",
+    // Python's own hooks around a fork.
+    "client/python/src/role.rs",
     // The named segment, behind a crate that maps it without saying so in types.
     "raylet/src/door.rs",
     // Arrays over bytes that were checked, or that this library wrote.
@@ -193,6 +196,19 @@ fn every_file_says_first_what_it_is() {
     let silent: Vec<String> =
         rust_files().filter(|(_, text)| !text.starts_with("//! ")).map(|(file, _)| file).collect();
     assert!(silent.is_empty(), "these do not open with //!: {silent:?}");
+}
+
+#[test]
+fn every_python_module_says_first_what_it_is() {
+    let python = files().into_iter().filter(|file| file.ends_with(".py") || file.ends_with(".pyi"));
+    let silent: Vec<String> = python
+        .filter(|file| {
+            let text = fs::read_to_string(root().join(file)).expect("source is text");
+            let text = text.strip_prefix("#!/usr/bin/env python3\n").unwrap_or(&text);
+            !text.starts_with("\"\"\"")
+        })
+        .collect();
+    assert!(silent.is_empty(), "these do not open with a docstring: {silent:?}");
 }
 
 #[test]

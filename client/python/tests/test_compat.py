@@ -121,7 +121,8 @@ def test_ray_itself_is_not_replaced_once_it_is_imported(tmp_path):
 
 
 def test_workers_know_the_name(tmp_path):
-    (tmp_path / "helper.py").write_text("import ray\nfrom ray.util.queue import Empty\n\ndef name():\n    return ray.__name__\n")
+    helper = "import ray\nfrom ray.util.queue import Empty\n\ndef name():\n    return ray.__name__\n"
+    (tmp_path / "helper.py").write_text(helper)
     check(
         tmp_path,
         """
@@ -154,7 +155,8 @@ def test_a_script_has_its_arguments_name_and_directory(tmp_path):
 def test_a_module_is_run_by_its_name(tmp_path):
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "__init__.py").write_text("")
-    (tmp_path / "package" / "__main__.py").write_text("import sys\nfrom . import part\nimport ray\nprint(__name__, sys.argv[1:])\n")
+    main = "import sys\nfrom . import part\nimport ray\nprint(__name__, sys.argv[1:])\n"
+    (tmp_path / "package" / "__main__.py").write_text(main)
     (tmp_path / "package" / "part.py").write_text("")
     command = [sys.executable, "-m", "raylet", "run", "-m", "package", "x"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)

@@ -230,7 +230,8 @@ def test_actors_have_rows():
 def test_tasks_have_rows_while_they_run():
     gate = Gate.remote()
     ref = raylet.remote(wait_at).remote(gate)
-    row = until(lambda: next(iter(state.list_tasks(filters=[("state", "=", "RUNNING"), ("name", "=", "wait_at")])), None))
+    wanted = [("state", "=", "RUNNING"), ("name", "=", "wait_at")]
+    row = until(lambda: next(iter(state.list_tasks(filters=wanted)), None))
     assert row.type == "NORMAL_TASK" and row.worker_pid > 0 and row.task_id == ref.task_id().hex()
     assert state.summarize_tasks()["cluster"]["total_tasks"] >= 1
     raylet.get(gate.open.remote())

@@ -142,8 +142,8 @@ class Maker:
         held, placing = self.resources()
         total = info["concurrency"] + sum(info["groups"].values())
         return {
-            "resources": held,
-            "placing": placing,
+            "resources": {"CPU": 0.0, **held},
+            "placing": {"CPU": 0.0, **placing},
             "memory": int(self.options.get("memory") or 0),
             "max_restarts": self.options.get("max_restarts") or 0,
             "max_task_retries": info["max_task_retries"],

@@ -62,7 +62,7 @@ def task_call_options(options: dict[str, Any], environment: dict[str, Any], name
     if max_calls is None:
         max_calls = 1 if (options.get("num_gpus") or 0) > 0 else 0
     return {
-        "resources": held,
+        "resources": {"CPU": 0.0, **held},
         "memory": int(options.get("memory") or 0),
         "max_retries": option_tables.DEFAULT_MAX_RETRIES if max_retries is None else max_retries,
         "retry_errors": retries_errors(options),

@@ -153,7 +153,8 @@ def jobs() -> list[dict[str, Any]]:
     """The jobs that are not over."""
     from ..util.state.api import _job_rows
 
-    return [{"JobID": row.job_id, "IsDead": row.status != "RUNNING", "DriverInfo": row.driver_info} for row in _job_rows()]
+    rows = list(_job_rows())
+    return [{"JobID": row.job_id, "IsDead": row.status != "RUNNING", "DriverInfo": row.driver_info} for row in rows]
 
 
 __all__ = ["GlobalState", "ask", "native", "state"]

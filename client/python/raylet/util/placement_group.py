@@ -238,11 +238,12 @@ def _check_bundles(bundles: Any) -> None:
     if not isinstance(bundles, list):
         raise ValueError(f"Placement group bundles must be a list, got {type(bundles)}.")
     example = 'For example: `[{"CPU": 1.0}, {"GPU": 1.0}]`.'
+    wanted = f"Bundles must be a non-empty list of resource dictionaries. {example}"
     if not bundles:
-        raise ValueError(f"Bundles must be a non-empty list of resource dictionaries. {example} Got empty list instead.")
+        raise ValueError(f"{wanted} Got empty list instead.")
     for bundle in bundles:
         if not _is_bundle(bundle):
-            raise ValueError(f"Bundles must be a non-empty list of resource dictionaries. {example}")
+            raise ValueError(wanted)
         if not any(bundle.values()):
             raise ValueError(
                 f"Bundles cannot be an empty dictionary or resources with only 0 values. Bundles: {bundles}"
