@@ -270,7 +270,8 @@ def test_operators_find_what_the_rust_form_finds(tmp_path: Path, seed: int) -> N
 def test_every_character_is_what_it_is_for_the_rust_form(tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
     folder.mkdir()
-    every = [chr(number) for number in range(0x110000) if not 0xD800 <= number < 0xE000 and number != 0]
+    # The planes in between have no characters.
+    every = [chr(number) for number in [*range(1, 0xD800), *range(0xE000, 0x34000), *range(0xE0000, 0xE1000)]]
     (folder / "inside.txt").write_text(" ".join(f"x{character}y" for character in every), newline="")
     (folder / "first.txt").write_text(" ".join(f"{character}x" for character in every), newline="")
     run_rust(folder, tmp_path / "rust")
