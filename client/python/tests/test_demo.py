@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = ROOT / "client/python/examples"
 sys.path.insert(0, str(EXAMPLES))
 
-from demo import compare, corpus, operators, output, plain  # noqa: E402
-from demo.operators import letters, markup, normal, passages, verdict, words  # noqa: E402
+from demo import compare, corpus, operators, output, plain
+from demo.operators import letters, markup, normal, passages, verdict, words
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,11 @@ def test_verdicts_of_another_batch_are_refused() -> None:
         operators.drop_rows(batch, b"\0\0")
 
 
+def part(*texts: bytes) -> pa.RecordBatch:
+    return operators.count_words(pa.record_batch({"text": operators.text_column(texts)}))
+
+
 def test_counts_of_parts_add_up() -> None:
-    part = lambda *texts: operators.count_words(pa.record_batch({"text": operators.text_column(texts)}))  # noqa: E731
     merged = operators.merge_words([part(b"a b a"), part(), part(b"b c")])
     assert output.ranked(merged, 9) == [("a", 2), ("b", 2), ("c", 1)] == output.ranked(part(b"a b", b"a b c"), 9)
 

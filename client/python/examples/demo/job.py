@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from time import perf_counter, perf_counter_ns
 
 import pyarrow as pa
-from raylet.exceptions import RayActorError
 
 import raylet as ray
+from raylet.exceptions import RayActorError
 
 from . import operators, tasks
 from .corpus import Corpus, Portion
