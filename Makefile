@@ -25,8 +25,11 @@ loom: ## The protocol's source under loom: every interleaving within the bounds
 check-aarch64: ## Whether it compiles for aarch64, where the toolchain has its standard library
 	CARGO="$(CARGO)" .ci/run aarch64
 
-demo: ## The main job: text on this machine to clean, unique passages, on all cores; DEMO="--help" says more
+demo: ## The main job: text on this machine to clean, unique passages, in Rust, then in Python; DEMO="--help" says more
 	$(CARGO) run --release -p raylet-client --example demo -- $(DEMO)
+	.ci/venv .venv release
+	.venv/bin/python -c "import pyarrow" 2>/dev/null || .venv/bin/python -m pip install --quiet "pyarrow>=14"
+	.venv/bin/python client/python/examples/demo --compare $(DEMO)
 
 bench-store: ## The store beside Plasma, Ray, LMDB, iceoryx2 and the machine's limits, in one run
 	$(CARGO) run --release -p benches-compare --bin bench-store

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from time import perf_counter, perf_counter_ns
 
 import pyarrow as pa
-from raylet.exceptions import RayActorError
 
 import raylet as ray
+from raylet.exceptions import RayActorError
 
 from . import operators, tasks
 from .corpus import Corpus, Portion
@@ -77,17 +77,16 @@ class Job:
         self.shards, self.file, self.progress = Shards(shards), file, progress
         self.flights: deque[Flight] = deque()
         self.words, self.findings, self.tally = WordTree(), Findings(), Tally()
-        self.victim, self.killed = victim, None
+        self.victim, self.killed, self.middle = victim, None, 0
 
     def portions(self, portions: list[Portion]) -> None:
         """All portions, until the last is written."""
         window = (os.cpu_count() or 1) * PORTIONS_PER_CORE + PORTIONS_BESIDE
+        self.middle = len(portions) // 2
         for number, portion in enumerate(portions):
             if len(self.flights) == window:
                 self.land()
             self.start(number, portion)
-            if self.victim and number * 2 >= len(portions):
-                self.kill_one()
         while self.flights:
             self.land()
 
@@ -119,6 +118,8 @@ class Job:
         self.words.add(flight.words)
         self.write(ray.get(flight.kept))
         self.progress.advance(flight.size, self.findings)
+        if self.victim and flight.number + 1 >= self.middle:
+            self.kill_one()
 
     def claimed(self) -> list[tasks.Receipt]:
         """The receipts of the oldest portion's claims. Actors that have died are made anew and told everything."""

@@ -7,6 +7,7 @@ This file must not know who found the passages.
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import pyarrow as pa
 
@@ -54,7 +55,7 @@ class PassageFile:
         self.file = pa.OSFile(path, "wb")
         self.writer = pa.ipc.new_file(self.file, SCHEMA)
 
-    def __enter__(self) -> "PassageFile":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

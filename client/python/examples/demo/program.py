@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     add("--output", type=Path, default="target/demo", help="where the files go, into a folder `python`")
     add("--measure", action="store_true", help="only measure the whole job")
     add("--json", action="store_true", help="print one line of JSON instead of text")
-    add("--no-check", action="store_true", help="as --compare were not there")
+    add("--no-check", action="store_true", help="as if --compare were not there")
     add("--ideal", action="store_true", help="nothing: plain processes are measured by the Rust form")
     return parser
 

@@ -30,8 +30,8 @@ class Receipt(NamedTuple):
 
 def receipt(started: int, arguments: tuple, results: tuple, rows: int) -> Receipt:
     """For what started then."""
-    size = lambda values: sum(map(bytes_of, values))  # noqa: E731
-    return Receipt(os.getpid(), perf_counter_ns() - started, size(arguments), size(results), rows)
+    bytes_in, bytes_out = (sum(map(bytes_of, values)) for values in (arguments, results))
+    return Receipt(os.getpid(), perf_counter_ns() - started, bytes_in, bytes_out, rows)
 
 
 def bytes_of(value: pa.RecordBatch | bytes) -> int:
