@@ -9,6 +9,7 @@ use super::actors::Actors;
 use super::frontier::Frontier;
 use super::interrupt::Interrupts;
 use super::line::{Line, OnGone, OnMessage};
+use super::lineage::Remaking;
 use super::plan::Plans;
 use super::pump::Pump;
 use super::routed::Routed;
@@ -215,6 +216,7 @@ pub(super) fn share(joined: &Joined, line: Arc<Line>, segment: Segment, as_what:
         actors: Actors::default(),
         routed: Routed::default(),
         interrupts: Interrupts::default(),
+        remaking: Remaking::default(),
         pump: Pump::default(),
         spin: Spin::default(),
         blocked: AtomicUsize::new(0),
