@@ -21,7 +21,7 @@ use raylet_api::message::{Hello, ListClients, ListObjects, Message, ObjectState,
 use raylet_api::record::{Body, INLINE_BYTES_MAX, Kind, Record};
 use raylet_api::{JobId, ObjectId, TaskId};
 use raylet_client::prelude::*;
-use raylet_client::{Client, ConnectError, ConnectOptions, GetError, InitError, profile_event};
+use raylet_client::{Client, ConnectError, ConnectOptions, InitError, profile_event};
 use raylet_core::resources::{Amount, Resources};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -1214,35 +1214,123 @@ fn lose_spilled(directory: &Path) -> bool {
     has_lost
 }
 
-/// 32: what a dead worker ran is run again (21, 23); an object whose bytes are lost is a typed error,
-/// for who gets it and for tasks that have it as argument.
-#[test]
-fn m32_a_lost_object_is_a_typed_error() {
-    const LARGE: usize = 3 << 20;
-    let spill = tempfile::tempdir().unwrap();
-    let world = World::with(|config: &mut RayletConfig| {
-        config.capacity_bytes = 8 << 20;
-        config.spill_parent = Some(spill.path().to_owned());
-    });
-    let ray = world.join();
-    let put = |byte: u8| ray.put(vec![byte; LARGE]).unwrap();
-    let objects: Vec<_> = (0..4).map(put).collect();
-    let is_on_disk = || ray.store().usage().spilled_objects > 0;
-    until("one to be moved to disk", is_on_disk);
-    assert_eq!(get(&ray, &objects[0]).len(), LARGE, "it is restored");
-    until("no room for more", is_on_disk);
-    assert!(lose_spilled(spill.path()));
-    let outcomes: Vec<_> = objects.iter().map(|object| ray.get_timeout(object, LONG)).collect();
-    let is_lost = |outcome: &Result<Vec<u8>, FetchError>| match outcome {
-        Ok(_) => false,
-        Err(FetchError::Get(error)) => matches!(**error, GetError::Restore { .. }),
-        Err(other) => panic!("{other}"),
+const LARGE: usize = 1 << 20;
+
+/// A store of eight large objects, and where others go.
+fn world_with_disk(spill: &Path) -> World {
+    World::with(|config: &mut RayletConfig| {
+        config.capacity_bytes = 8 * LARGE as u64;
+        config.spill_parent = Some(spill.to_owned());
+    })
+}
+
+/// Fills the store with younger objects until these are on disk, and removes their files.
+fn lose_all(ray: &Raylet, spill: &Path, objects: &[&ObjectRef<Vec<u8>>]) {
+    let store = ray.store();
+    let is_on_disk = |object: &&ObjectRef<Vec<u8>>| {
+        let found = store.list_from(object.object().handle().slot, 1);
+        found.iter().all(|info| info.state == store::ObjectState::OnDisk)
     };
-    let lost = outcomes.iter().position(is_lost).expect("what was on disk is lost");
-    drop(outcomes);
-    let error = ray.get_timeout(&sum::remote(&ray, &objects[lost]).unwrap(), LONG);
-    assert!(matches!(kind(error), TaskErrorKind::Argument | TaskErrorKind::ObjectLost));
-    assert_eq!(get(&ray, &increment::remote(&ray, 1).unwrap()), 2, "others go on");
+    let mut fillers = std::collections::VecDeque::new();
+    until("them to be on disk", || {
+        fillers.push_back(ray.put(vec![0u8; LARGE]).unwrap());
+        if fillers.len() > 10 {
+            fillers.pop_front();
+        }
+        objects.iter().all(is_on_disk)
+    });
+    assert!(lose_spilled(spill));
+}
+
+/// 32: an object that was put cannot be made again where its bytes are lost: a typed error, for who gets
+/// it and for tasks that have it as argument.
+#[test]
+fn m32_a_lost_object_that_was_put_is_a_typed_error() {
+    let spill = tempfile::tempdir().unwrap();
+    let world = world_with_disk(spill.path());
+    for transport in TRANSPORTS {
+        let ray = world.join_by(transport);
+        let objects: Vec<_> = (0..3).map(|byte: u8| ray.put(vec![byte; LARGE]).unwrap()).collect();
+        lose_all(&ray, spill.path(), &[&objects[1]]);
+        assert_eq!(kind(ray.get_timeout(&objects[1], LONG)), TaskErrorKind::ObjectLost);
+        let error = ray.get_timeout(&sum::remote(&ray, &objects[1]).unwrap(), LONG);
+        assert_eq!(kind(error), TaskErrorKind::ObjectLost);
+        assert_eq!(get(&ray, &increment::remote(&ray, 1).unwrap()), 2, "others go on");
+    }
+}
+
+/// Large, and says that it ran.
+#[remote]
+fn make_large(byte: u8, ledger: String) -> std::io::Result<Vec<u8>> {
+    Sign(ledger).begin()?;
+    Ok(vec![byte; LARGE])
+}
+
+/// Two results, each large, from a large and a small argument.
+#[remote(num_returns = 2)]
+fn derive(large: Vec<u8>, small: Vec<u8>, ledger: String) -> (Vec<u8>, Vec<u8>) {
+    Sign(ledger).begin().expect("the directory is there");
+    let add = |with: u8| large.iter().map(|byte| byte + with).collect();
+    (add(small[0]), add(small[small.len() - 1]))
+}
+
+/// Another length each time.
+#[remote]
+fn grow(ledger: String) -> std::io::Result<Vec<u8>> {
+    let count = Sign(ledger).begin()?;
+    Ok(vec![0; LARGE + count as usize])
+}
+
+/// 32: a result whose bytes are lost is made again by its task, for whoever gets it; so are arguments of
+/// that task, gone or lost. Not more often than it may be tried again, and not into another value.
+#[test]
+fn m32_a_lost_result_is_made_again() {
+    for transport in TRANSPORTS {
+        let spill = tempfile::tempdir().unwrap();
+        let world = world_with_disk(spill.path());
+        let ray = world.join_by(transport);
+        let ledger = |name: &str| world.sign(&format!("{name}.{transport:?}"));
+        let runs = |name: &str| ledger(name).begun().len();
+
+        let made = make_large::remote(&ray, 7, ledger("made").0).unwrap();
+        assert_eq!(get(&ray, &made), vec![7; LARGE]);
+        lose_all(&ray, spill.path(), &[&made]);
+        assert_eq!(get(&ray, &made), vec![7; LARGE], "for its owner, {transport:?}");
+        assert_eq!(runs("made"), 2);
+        lose_all(&ray, spill.path(), &[&made]);
+        assert_eq!(get(&ray, &sum::remote(&ray, &made).unwrap()), 7 * LARGE as u64, "for a task that has it");
+        assert_eq!(runs("made"), 3);
+        assert_eq!(get(&ray, &made), vec![7; LARGE], "and it stays");
+
+        let small = [vec![1; 2000], vec![2; 2000]].concat();
+        let (first, second) = derive::remote(&ray, &made, &small, ledger("derived").0).unwrap();
+        assert_eq!((get(&ray, &first)[0], get(&ray, &second)[0]), (8, 9));
+        lose_all(&ray, spill.path(), &[&made, &second]);
+        assert_eq!(get(&ray, &second), vec![9; LARGE], "its argument is lost, too");
+        assert_eq!((runs("made"), runs("derived")), (4, 2));
+        drop(made);
+        lose_all(&ray, spill.path(), &[&second]);
+        let error = ray.get_timeout(&second, LONG);
+        assert_eq!(kind(error), TaskErrorKind::ObjectLost, "its argument was made as often as it may be");
+        drop((first, second));
+
+        let made = make_large::remote(&ray, 1, ledger("again").0).unwrap();
+        let (first, _) = derive::remote(&ray, &made, &small, ledger("last").0).unwrap();
+        assert_eq!(get(&ray, &first)[0], 2);
+        drop(made);
+        lose_all(&ray, spill.path(), &[&first]);
+        assert_eq!(get(&ray, &first), vec![2; LARGE], "its arguments are gone");
+        assert_eq!((runs("again"), runs("last")), (2, 2));
+
+        let grown = grow::remote(&ray, ledger("grown").0).unwrap();
+        assert_eq!(get(&ray, &grown).len(), LARGE);
+        lose_all(&ray, spill.path(), &[&grown]);
+        assert_eq!(kind(ray.get_timeout(&grown, LONG)), TaskErrorKind::ReconstructionFailed);
+        let once = make_large::options(Options::new().max_retries(0)).remote(&ray, 1, ledger("once").0).unwrap();
+        assert_eq!(get(&ray, &once).len(), LARGE);
+        lose_all(&ray, spill.path(), &[&once]);
+        assert_eq!(kind(ray.get_timeout(&once, LONG)), TaskErrorKind::ObjectLost, "it may not be tried again");
+    }
 }
 
 /// 36: one daemon with tables in its process, which shows its numbers to Prometheus on a port.

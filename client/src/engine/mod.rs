@@ -14,6 +14,7 @@
 //! | [`submit`], [`actors`], [`routed`] | calls of functions; of actors; through the raylet |
 //! | [`wait`], [`pump`] | get and wait; who moves things on |
 //! | [`fail`], [`interrupt`] | errors in the place of results; tasks here that somebody cancels |
+//! | [`lineage`] | values that are lost, made again |
 //! | [`start`], [`print`] | join or start a raylet; what workers wrote |
 //!
 //! A driver and every worker have one. This directory must not know users' types, and it must not
@@ -25,6 +26,7 @@ mod frontier;
 mod interrupt;
 mod lane;
 pub(crate) mod line;
+mod lineage;
 pub(crate) mod plan;
 pub(crate) mod print;
 mod pump;
@@ -52,6 +54,8 @@ use frontier::Frontier;
 use interrupt::Interrupts;
 use lane::Lane;
 use line::Line;
+pub(crate) use lineage::RECIPE_RESULT_BYTES_MIN;
+use lineage::Remaking;
 use plan::Plans;
 use pump::Pump;
 use raylet_api::message::Message;
@@ -121,6 +125,7 @@ pub(crate) struct Shared {
     actors: Actors,
     routed: Routed,
     interrupts: Interrupts,
+    remaking: Remaking,
     pump: Pump,
     spin: Spin,
     /// Threads that sleep until an object has a value.
@@ -238,6 +243,10 @@ impl Engine for Remote {
 
     fn cancel(&self, object: &RawRef, options: CancelOptions) {
         self.shared.cancel(object, options);
+    }
+
+    fn keep_recipe(&self, call: &spec::Unpacked) {
+        self.shared.keep_recipe(call);
     }
 
     fn is_cancelled(&self) -> bool {

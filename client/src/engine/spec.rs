@@ -7,7 +7,7 @@
 
 use super::scope::Scope;
 use crate::task::{Arguments, with_scope};
-use raylet_api::record::{BadRecord, BadSpec, Body, INLINE_BYTES_MAX, Kind, ObjectKey, Record, Spec};
+use raylet_api::record::{BadRecord, BadSpec, Body, INLINE_BYTES_MAX, Kind, ObjectKey, Record, Spec, positions};
 use store::{CreateError, CreateOptions, GetError, Handle, Object, ObjectRef as RawRef, Store};
 use store_shm::queue::Payload;
 
@@ -69,21 +69,11 @@ pub(crate) fn pack(
 fn put_spec(store: &Store, arguments: &Arguments, results: &[Handle]) -> Result<RawRef, Box<CreateError>> {
     let spec = Spec {
         more_results: results.iter().skip(1).map(|result| object_key(*result)).collect(),
-        awaited: positions(&arguments.awaited),
+        awaited: positions(&arguments.awaited.iter().map(|object| object.handle().slot).collect::<Vec<_>>()),
         arguments: arguments.bytes(),
     };
     let options = CreateOptions { by_handle_only: true, references: &arguments.awaited, ..CreateOptions::default() };
     store.put_with(&spec.pack(), &options)
-}
-
-/// Where each object stands in the list of the object that refers to them: that is by slot, each once.
-fn positions(awaited: &[RawRef]) -> Vec<u16> {
-    let mut slots: Vec<u32> = awaited.iter().map(|object| object.handle().slot).collect();
-    let in_order = slots.clone();
-    slots.sort_unstable();
-    slots.dedup();
-    let position = |slot: &u32| slots.binary_search(slot).expect("it was listed above") as u16;
-    in_order.iter().map(position).collect()
 }
 
 /// An object's handle as messages and records have it.
@@ -179,6 +169,11 @@ impl Unpacked {
         let results = Results::Many(first.into_iter().chain(read.more_results.iter().copied()).map(handle).collect());
         let start = object.len() - read.arguments.len();
         Ok(Some(Unpacked { record, results, awaited, spec: Some((object, start)) }))
+    }
+
+    /// The bytes of its spec; none where the record has all.
+    pub(crate) fn spec(&self) -> &[u8] {
+        self.spec.as_ref().map_or(&[], |(object, _)| object)
     }
 
     /// The packed arguments.

@@ -9,6 +9,7 @@ use super::actors::Actors;
 use super::frontier::Frontier;
 use super::interrupt::Interrupts;
 use super::line::{Line, OnGone, OnMessage};
+use super::lineage::Remaking;
 use super::plan::Plans;
 use super::print::Printer;
 use super::pump::Pump;
@@ -238,6 +239,7 @@ pub(super) fn share(
         actors: Actors::default(),
         routed: Routed::default(),
         interrupts: Interrupts::default(),
+        remaking: Remaking::default(),
         pump: Pump::default(),
         spin: Spin::default(),
         blocked: AtomicUsize::new(0),

@@ -104,10 +104,14 @@ impl Shared {
         if !object.is_ready() {
             self.wait_for_one(object, timeout)?;
         }
-        self.store.get(object)
+        self.store.get(object).or_else(|error| self.make_again(object, error, timeout))
     }
 
-    fn wait_for_one(self: &Arc<Self>, object: &RawRef, timeout: Option<Duration>) -> Result<(), Box<GetError>> {
+    pub(super) fn wait_for_one(
+        self: &Arc<Self>,
+        object: &RawRef,
+        timeout: Option<Duration>,
+    ) -> Result<(), Box<GetError>> {
         let is_ready = || object.is_ready();
         if timeout == Some(Duration::ZERO) {
             self.pump_all();

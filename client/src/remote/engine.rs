@@ -16,6 +16,7 @@ use super::{CancelOptions, GroupError, Raylet, Strategy, SubmitError};
 use crate::actor::{Class, Method};
 use crate::binding::{ActorWish, Callable, MethodWish};
 use crate::engine::Place;
+use crate::engine::spec::Unpacked;
 use crate::task::{Arguments, Function, Options, ResultRefs};
 use raylet_api::message::Message;
 use raylet_api::work::Demand;
@@ -92,6 +93,9 @@ pub(crate) trait Engine: Send + Sync + 'static {
 
     /// Cancels the task of this result, unless it is done.
     fn cancel(&self, object: &RawRef, options: CancelOptions);
+
+    /// In a worker: a call has large results, which are about to be sealed.
+    fn keep_recipe(&self, _call: &Unpacked) {}
 
     /// Whether the task that this thread runs was cancelled.
     fn is_cancelled(&self) -> bool {

@@ -30,6 +30,7 @@ fn text(kind: TaskErrorKind) -> &'static str {
         TaskErrorKind::CallerDied => "was never begun, as whoever submitted it is gone",
         TaskErrorKind::Refused => "cannot run",
         TaskErrorKind::ObjectLost => "had a value that is lost",
+        TaskErrorKind::ReconstructionFailed => "had a value that is lost, and made another one when it ran again",
         _ => "failed",
     }
 }

@@ -5,6 +5,7 @@
 //! them, has shown nobody anything. A promise that somebody sealed before stays as it is (the first
 //! seal wins), and one that nobody refers to any more is skipped. This file must not know what runs.
 
+use crate::engine::RECIPE_RESULT_BYTES_MIN;
 use crate::engine::spec::Unpacked;
 use crate::stream::Writer;
 use crate::task::{Results, TaskError, TaskErrorKind};
@@ -23,11 +24,13 @@ pub(super) struct InPlace<'a> {
     /// Of the first, which is mostly the only one; `None` where nobody wants it.
     first: Option<ObjectWriter>,
     more: Vec<Option<ObjectWriter>>,
+    /// One of them is so large that it is worth a recipe.
+    is_large: bool,
 }
 
 impl<'a> InPlace<'a> {
     pub(super) fn new(store: &'a Store, promises: &'a [Handle]) -> InPlace<'a> {
-        InPlace { store, promises, made: 0, first: None, more: Vec::new() }
+        InPlace { store, promises, made: 0, first: None, more: Vec::new(), is_large: false }
     }
 
     /// Seals what was made; an error stands in the place of each result that was not, or of all where
@@ -75,6 +78,7 @@ impl Results for InPlace<'_> {
                 }
             };
             write(self.store, *promise, form, place)?;
+            self.is_large |= place.as_ref().is_some_and(|writer| writer.len() >= RECIPE_RESULT_BYTES_MIN);
         }
         self.made += 1;
         Ok(())
@@ -96,6 +100,12 @@ impl<'a> Outlet<'a> {
             [end, first] if call.record.is_stream => Outlet::Stream(Writer::new(store, [*end, *first], attempt)),
             promises => Outlet::Objects(InPlace::new(store, promises)),
         }
+    }
+
+    /// Whether one of the results so far is worth a recipe.
+    #[inline]
+    pub(super) fn is_large(&self) -> bool {
+        matches!(self, Outlet::Objects(InPlace { is_large: true, .. }))
     }
 
     /// For another attempt.

@@ -9,12 +9,13 @@ use super::results::{Outlet, seal_error};
 use crate::binding::{self, Language, Running};
 use crate::engine::scope::Scope;
 use crate::engine::spec::{UnpackCallError, Unpacked, handle};
+use crate::engine::start::worker_raylet;
 use crate::remote::Raylet;
 use crate::task::{self, Body, Frame, Function, Incoming, Results, TaskError, TaskErrorKind};
 use crate::timeline;
 use raylet_api::record::{RECORD_WORDS, Record};
 use std::sync::Arc;
-use store::{Encoding, GetError, Handle, Store};
+use store::{Encoding, GetError, Handle, Object, ObjectRef as RawRef, Store};
 use tokio::runtime::{Builder, Runtime};
 
 /// Runs calls of functions, on one thread.
@@ -106,6 +107,12 @@ pub(super) fn attempts(
             failed_argument(store, name, call).and_then(|()| body(attempt, incoming(name, call), &mut results));
         span.end();
         if !is_tried_again(&call.record, attempt, &outcome) || is_done(store, call) {
+            if outcome.is_ok()
+                && results.is_large()
+                && let Some(ray) = worker_raylet()
+            {
+                ray.engine().keep_recipe(call);
+            }
             return results.seal_all(name, outcome);
         }
         attempt += 1;
@@ -149,13 +156,19 @@ pub(super) fn is_tried_again(record: &Record, attempt: u32, outcome: &Result<(),
 #[inline]
 pub(super) fn failed_argument(store: &Store, name: &str, call: &Unpacked) -> Result<(), TaskError> {
     for object in &call.awaited {
-        match store.get(object) {
+        match store.get(object).or_else(|error| get_again(object, error)) {
             Ok(object) if object.encoding() == Encoding::Error => return Err(TaskError::from_bytes(&object).pass(name)),
             Ok(_) => {}
             Err(error) => return Err(unreadable(name, &error)),
         }
     }
     Ok(())
+}
+
+/// An argument whose value is lost may be made again.
+#[cold]
+fn get_again(object: &RawRef, error: Box<GetError>) -> Result<Object, Box<GetError>> {
+    worker_raylet().map_or(Err(error), |ray| ray.engine().get(object, None))
 }
 
 fn unreadable(name: &str, error: &GetError) -> TaskError {

@@ -38,6 +38,8 @@ pub enum TaskErrorKind {
     Refused,
     /// Its value is gone, and cannot be made again.
     ObjectLost,
+    /// Its value is gone, and what its task made when it ran again is something else.
+    ReconstructionFailed,
     /// An error of a kind that this version does not know.
     #[default]
     #[serde(other)]

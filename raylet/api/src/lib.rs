@@ -55,7 +55,7 @@
 //! until no `next_cursor` comes.
 //!
 //! A driver and a worker keep the connection as their *control line*; what else goes over it has kinds
-//! 12 to 52 and stands in [`work`], each with its answer. Neither side waits there for the other's next
+//! 12 to 54 and stands in [`work`], each with its answer. Neither side waits there for the other's next
 //! message: requests are numbered, and a raylet that is stopped holds up only what it alone can do.
 //!
 //! Bytes that are no frame get one `Error` with `BadFrame`, and that connection is closed; nobody

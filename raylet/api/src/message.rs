@@ -438,6 +438,8 @@ messages! {
     LogLines = 50,
     Notice = 51,
     QueueEnded = 52,
+    KeepRecipe = 53,
+    RemakeObject = 54,
     ListTasks = 64,
     TasksReply = 65,
     ListActors = 66,

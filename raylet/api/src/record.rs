@@ -253,6 +253,16 @@ impl<'a> Spec<'a> {
     }
 }
 
+/// Where each of these objects stands in the list of the object that refers to all of them: that is by
+/// slot, each once.
+pub fn positions(slots: &[u32]) -> Vec<u16> {
+    let mut listed = slots.to_vec();
+    listed.sort_unstable();
+    listed.dedup();
+    let position = |slot: &u32| listed.binary_search(slot).expect("it was listed above") as u16;
+    slots.iter().map(position).collect()
+}
+
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (taken, left) = bytes.split_first_chunk::<N>()?;
     *bytes = left;

@@ -406,6 +406,40 @@ pub struct TaskDone {
     pub retry: bool,
 }
 
+/// How the results of a task that ran can be made again, should they be lost. A worker says it before it
+/// seals them, where one is large. No answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeepRecipe {
+    /// The task record.
+    pub words: [u64; RECORD_WORDS],
+    /// The bytes of its spec; none where the record has all.
+    pub spec: Vec<u8>,
+    /// Its arguments that are objects, in order.
+    pub arguments: Vec<RecipeArgument>,
+}
+
+/// An argument in a [`KeepRecipe`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RecipeArgument {
+    /// The object.
+    pub object: ObjectKey,
+    /// Encoding and bytes of a small value that lists nothing; a large one is to have a recipe itself.
+    pub value: Option<(u8, Vec<u8>)>,
+}
+
+/// The value of an object is lost: it is to be made again, as a promise of the asker's. No answer: the
+/// promise gets a value, or the error that tells why not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RemakeObject {
+    /// The object.
+    pub lost: ObjectKey,
+    /// The promise.
+    pub fresh: ObjectKey,
+}
+
 /// Somebody wants a task not to go on: it may look, and from then on can submit nothing where its
 /// children are to end with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

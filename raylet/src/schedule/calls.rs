@@ -14,8 +14,8 @@ use raylet_api::failure::{Failure, TaskErrorKind};
 use raylet_api::record::{Body, ObjectKey, RECORD_WORDS, Record};
 use raylet_api::{CancelTask, InterruptTask, RunTask, SubmitTask, TaskDone};
 use raylet_core::effect::{Refusal, TaskEnd};
-use raylet_core::event::{Event, TaskSpec};
-use raylet_core::ids::{JobId, TaskId, WorkerId};
+use raylet_core::event::{ClassSpec, Event, TaskSpec};
+use raylet_core::ids::{Caller, JobId, TaskId, WorkerId};
 use raylet_core::resources::GpuShare;
 use store::ObjectRef;
 use store_shm::queue::Cancel;
@@ -55,12 +55,24 @@ impl Scheduler {
             }
         };
         let Some(holds) = self.hold_all(&record, &task.waits_for) else { return self.lost(&record) };
+        self.take_in(line, (job, caller, class), record, holds, &task.waits_for);
+    }
+
+    /// A call that is well said, with all that it needs.
+    pub(super) fn take_in(
+        &mut self,
+        line: LineId,
+        (job, caller, class): (JobId, Caller, ClassSpec),
+        record: Record,
+        holds: Vec<ObjectRef>,
+        waits_for: &[ObjectKey],
+    ) {
         let id = TaskId(self.next_call);
         self.next_call += 1;
         self.by_result.insert(record.result, id);
-        let waits_for = self.await_all(&task.waits_for);
+        let waits_for = self.await_all(waits_for);
         let (worker, attempts, how) = (None, 0, None);
-        let words = task.words;
+        let words = record.pack();
         let call = Call { words, record, line, job, _holds: holds, worker, attempts, how, ends_children: false };
         self.calls.insert(id, call);
         let retries_max = i32::from(record.retries);

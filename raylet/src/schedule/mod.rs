@@ -31,6 +31,7 @@ mod known;
 mod leases;
 mod left;
 mod line;
+mod lineage;
 mod listing;
 mod output;
 mod peers;
@@ -53,6 +54,7 @@ use self::calls::Call;
 use self::envs::Env;
 use self::groups::GroupRow;
 use self::leases::QueueRow;
+use self::lineage::Lineage;
 use self::peers::{Driver, Peer, Who, WorkerRow};
 use self::queues::Segment;
 use self::seal::Unsealed;
@@ -197,6 +199,7 @@ pub(crate) struct Scheduler {
     calls: BTreeMap<TaskId, Call>,
     by_result: BTreeMap<ObjectKey, TaskId>,
     awaited: Awaited,
+    lineage: Lineage,
     actors: BTreeMap<ActorId, ActorRow>,
     by_anchor: BTreeMap<ObjectKey, ActorId>,
     dead_actors: VecDeque<ActorId>,
@@ -259,6 +262,7 @@ impl Scheduler {
             effects: Vec::new(),
             started: Instant::now(),
             awaited: Awaited::new(&store, ready),
+            lineage: Lineage::default(),
             store,
             gate,
             directory,

@@ -211,6 +211,8 @@ impl Scheduler {
             Message::CloseQueue(wish) => self.on_close_queue(line, &wish),
             Message::SubmitTask(task) => self.on_submit(line, task),
             Message::CancelTask(wish) => self.on_cancel(line, &wish),
+            Message::KeepRecipe(said) => self.on_keep_recipe(line, said),
+            Message::RemakeObject(wish) => self.on_remake(line, &wish),
             Message::CreateActor(wish) => self.on_create_actor(line, wish),
             Message::ReleasedActor(said) => self.look_at_handles(said.anchor),
             Message::KillActor(wish) => self.on_kill_actor(&wish),
