@@ -201,12 +201,10 @@ impl Prepared {
                 let stream = Bound::new(py, Stream::new(self.ray.stream(results)))?;
                 Ok(hooks::hook(py, "make_generator")?.call1((stream,))?.unbind())
             }
-            (_, ResultRefs::One(one)) => Ok(ObjectRef::of_result(py, one, None)?.into_any()),
+            (_, ResultRefs::One(one)) => Ok(ObjectRef::of_result(py, one)?.into_any()),
             (0, _) => Ok(py.None()),
             (_, ResultRefs::Many(many)) => {
-                let siblings: Arc<[Handle]> = many.iter().map(RawRef::handle).collect();
-                let refs = many.into_iter().map(|one| ObjectRef::of_result(py, one, Some(&siblings)));
-                let refs = refs.collect::<PyResult<Vec<_>>>()?;
+                let refs = many.into_iter().map(|one| ObjectRef::of_result(py, one)).collect::<PyResult<Vec<_>>>()?;
                 Ok(PyList::new(py, refs)?.into_any().unbind())
             }
         }

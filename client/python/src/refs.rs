@@ -15,7 +15,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use store::{Encoding, Handle, ObjectId, ObjectRef as RawRef};
 
 const ID_BYTES: usize = ObjectId::BYTES;
@@ -34,8 +34,6 @@ pub(crate) struct ObjectRef {
     session: u64,
     /// It is the one that a call returned, and nobody has looked what became of it.
     is_unread: AtomicBool,
-    /// All results of its call, where those are several.
-    siblings: Option<Arc<[Handle]>>,
 }
 
 enum Target {
@@ -55,25 +53,20 @@ impl ObjectRef {
     #[inline]
     fn live_one(object: RawRef) -> ObjectRef {
         let (session, is_unread) = (crate::session::number(), AtomicBool::new(false));
-        ObjectRef { target: Target::Live(object), session, is_unread, siblings: None }
+        ObjectRef { target: Target::Live(object), session, is_unread }
     }
 
     /// The reference that a call returns: an error that nobody reads is reported.
     #[inline]
-    pub(crate) fn of_result(
-        py: Python<'_>,
-        object: RawRef,
-        siblings: Option<&Arc<[Handle]>>,
-    ) -> PyResult<Py<ObjectRef>> {
-        let mut made = ObjectRef::live_one(object);
-        made.siblings = siblings.cloned();
+    pub(crate) fn of_result(py: Python<'_>, object: RawRef) -> PyResult<Py<ObjectRef>> {
+        let made = ObjectRef::live_one(object);
         made.is_unread.store(true, Ordering::Relaxed);
         Py::new(py, made)
     }
 
     fn named(id: [u8; ID_BYTES]) -> ObjectRef {
         let (session, is_unread) = (crate::session::number(), AtomicBool::new(false));
-        ObjectRef { target: Target::Named(Box::new(id)), session, is_unread, siblings: None }
+        ObjectRef { target: Target::Named(Box::new(id)), session, is_unread }
     }
 
     /// The object, where this is more than an id.
@@ -99,11 +92,6 @@ impl ObjectRef {
     fn lost(&self, py: Python<'_>) -> PyErr {
         let id = self.hex();
         hooks::exception(py, "ObjectLost", &format!("nobody in this session knows object {id}"), &id)
-    }
-
-    /// All results of the call that makes it; none where it is the only one, or no call's.
-    pub(crate) fn siblings(&self) -> &[Handle] {
-        self.siblings.as_deref().unwrap_or_default()
     }
 
     /// Whether there is a value, or an error.

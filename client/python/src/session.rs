@@ -550,13 +550,8 @@ pub(crate) fn is_ready(object: &Bound<'_, ObjectRef>) -> bool {
 /// Takes back the call that makes an object.
 #[pyfunction]
 pub(crate) fn cancel(py: Python<'_>, object: &Bound<'_, ObjectRef>, force: bool, recursive: bool) -> PyResult<()> {
-    let ray = current(py)?;
-    let mut results = vec![object.get().live(py)?.clone()];
-    // The first one is what the call is known by.
-    let siblings = object.get().siblings().iter().filter_map(|sibling| ray.store().refer(*sibling));
-    results.splice(0..0, siblings);
-    let options = CancelOptions { force, recursive };
-    py.detach(|| results.iter().for_each(|result| ray.cancel_object(result, options)));
+    let (ray, raw) = (current(py)?, object.get().live(py)?.clone());
+    py.detach(|| ray.cancel_object(&raw, CancelOptions { force, recursive }));
     Ok(())
 }
 

@@ -726,22 +726,6 @@ impl HostedCall {
     }
 }
 
-/// What the lines that an actor writes belong to.
-static LABEL: Mutex<Option<String>> = Mutex::new(None);
-
-/// Says what the lines that this process writes belong to, whatever runs in it: for actors.
-#[pyfunction]
-pub(crate) fn set_label(label: String) {
-    *lock(&LABEL) = Some(label);
-}
-
-/// What a line that this thread writes now belongs to; None where nothing runs in it.
-#[pyfunction]
-pub(crate) fn label() -> Option<String> {
-    let ours = lock(&LABEL).clone();
-    ours.or_else(|| CURRENT.with_borrow(|current| current.as_ref().map(|current| current.name.to_owned())))
-}
-
 /// Whether the main thread is to be interrupted now: once.
 #[pyfunction]
 pub(crate) fn interrupted() -> bool {

@@ -527,10 +527,6 @@ pub struct LogLines {
     pub dropped_count: u64,
 }
 
-/// What a line begins with by which a worker says what the lines behind it on the same stream belong to: the rest
-/// of the line is the name. Nobody else sees it.
-pub const NAME_MARK: &[u8] = b"\x1eraylet:name=";
-
 /// A line that a worker wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -189,8 +189,6 @@ pub(crate) struct Scheduler {
     jobs: BTreeMap<JobId, EnvId>,
     workers: BTreeMap<WorkerId, WorkerRow>,
     gone_workers: VecDeque<(WorkerId, EnvId)>,
-    /// What workers say that their lines belong to.
-    labels: output::Labels,
     queues: BTreeMap<u64, QueueRow>,
     /// Queues that may be over.
     touched_queues: BTreeSet<u64>,
@@ -275,7 +273,6 @@ impl Scheduler {
             envs: BTreeMap::new(),
             jobs: BTreeMap::new(),
             workers: BTreeMap::new(),
-            labels: output::Labels::default(),
             gone_workers: VecDeque::new(),
             queues: BTreeMap::new(),
             touched_queues: BTreeSet::new(),

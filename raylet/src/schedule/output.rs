@@ -1,21 +1,18 @@
 //! What workers write, on its way to the driver whose program they run.
 //!
-//! The one thing to know: a worker may say by a line of its own what the next ones belong to. Of others
-//! lines are taken in batches, and one look into a queue tells what a worker runs for a whole batch. A driver that does not read loses lines, which are counted; workers are not held
+//! The one thing to know: lines are taken in batches, and one look into a queue tells what a worker runs
+//! for a whole batch. A driver that does not read loses lines, which are counted; workers are not held
 //! up by it. This file must not keep lines.
 
 use super::Scheduler;
 use crate::pool::{Line, Stream};
 use raylet_api::record::Record;
-use raylet_api::work::NAME_MARK;
 use raylet_api::{LogLine, LogLines};
 use raylet_core::ids::{EnvId, WorkerId};
 use std::collections::BTreeMap;
 
 /// Bytes of one message, so that it stays far below a frame's limit.
 const MESSAGE_BYTES_MAX: usize = 256 << 10;
-/// Streams of workers whose names are remembered: those of the latest workers.
-const LABELS_MAX: usize = 16 << 10;
 /// Bytes that a line costs besides its text.
 const LINE_BYTES: usize = 64;
 
@@ -25,19 +22,12 @@ impl Scheduler {
         let mut names: BTreeMap<u64, String> = BTreeMap::new();
         let mut by_env: BTreeMap<EnvId, Vec<LogLine>> = BTreeMap::new();
         for line in lines.drain(..) {
-            if let Some(name) = line.bytes.strip_prefix(NAME_MARK) {
-                self.labels.set(&line, name);
-                continue;
-            }
             self.logs.write(&line);
             let worker = WorkerId(line.worker);
             let Some(env) = self.workers.get(&worker).map(|row| row.env).or_else(|| self.env_of_gone(worker)) else {
                 continue;
             };
-            let name = match self.labels.of(&line) {
-                Some(label) => label.to_owned(),
-                None => names.entry(line.worker).or_insert_with(|| self.name_of_worker(worker)).clone(),
-            };
+            let name = names.entry(line.worker).or_insert_with(|| self.name_of_worker(worker)).clone();
             let text = String::from_utf8_lossy(&line.bytes);
             let said = by_env.entry(env).or_default();
             let is_error = line.stream == Stream::Stderr;
@@ -94,28 +84,6 @@ impl Scheduler {
     fn env_of_gone(&self, worker: WorkerId) -> Option<EnvId> {
         self.gone_workers.iter().find(|(gone, _)| *gone == worker).map(|(_, env)| *env)
     }
-}
-
-/// What workers say that their lines belong to.
-#[derive(Debug, Default)]
-pub(super) struct Labels(BTreeMap<(u64, bool), String>);
-
-impl Labels {
-    fn set(&mut self, line: &Line, name: &[u8]) {
-        // The oldest workers are gone the longest.
-        while self.0.len() >= LABELS_MAX {
-            self.0.pop_first();
-        }
-        self.0.insert(key(line), String::from_utf8_lossy(name).into_owned());
-    }
-
-    fn of(&self, line: &Line) -> Option<&str> {
-        self.0.get(&key(line)).map(String::as_str)
-    }
-}
-
-fn key(line: &Line) -> (u64, bool) {
-    (line.worker, line.stream == Stream::Stderr)
 }
 
 #[derive(Default)]

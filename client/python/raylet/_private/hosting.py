@@ -49,7 +49,6 @@ class Host:
             self.instance = self.groups[None].run(lambda: self.cls(*args, **kwargs))
         else:
             self.instance = self.cls(*args, **kwargs)
-        loading.label(self.instance, self.name)
         return self.instance
 
     def methods(self, instance: Any) -> list[str]:

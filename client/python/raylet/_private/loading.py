@@ -135,9 +135,7 @@ class Plain:
     def create(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An instance. Raises what its constructor raises."""
         _remember(self.info)
-        instance = self.cls(*args, **kwargs)
-        label(instance, self.name)
-        return instance
+        return self.cls(*args, **kwargs)
 
     def methods(self, instance: Any) -> list[str]:
         """The names of the methods that can be called."""
@@ -155,17 +153,7 @@ class Current:
     restarts: int = 0
 
 
-def label(instance: Any, name: str) -> None:
-    """Has the lines of an actor carry its own text where its class has one, else the name of its class."""
-    has_text = type(instance).__repr__ is not object.__repr__
-    try:
-        _native.set_label(repr(instance) if has_text else name)
-    except Exception:
-        _native.set_label(name)
-
-
 def _remember(info: dict[str, Any]) -> None:
-    _native.set_label(info["name"])
     Current.info = info
     # The constructor runs once more for each restart.
     Current.restarts = int(_native.context().get("attempt") or 0)

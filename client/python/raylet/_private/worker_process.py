@@ -10,19 +10,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import io
 import os
 import signal
 import sys
 import threading
 from typing import Any
 
-from .. import _native
 from . import session as sessions
 from .session import Session
-
-# What a line begins with that names what the lines behind it belong to.
-_MARK = b"\x1eraylet:name="
 
 
 def started() -> None:
@@ -58,31 +53,10 @@ def _seed_random() -> None:
         numpy_random.seed()
 
 
-class _Labelled(io.FileIO):
-    """A standard stream that says what its lines belong to, whenever that changes: the driver shows it before them."""
-
-    def __init__(self, fd: int) -> None:
-        super().__init__(fd, "w", closefd=False)
-        self._label: str | None = None
-        self._is_at_start = True
-
-    def write(self, data: Any) -> int:
-        """Write bytes, behind a mark where another task writes than last time."""
-        label = _native.label()
-        if self._is_at_start and label is not None and label != self._label:
-            super().write(_MARK + label.encode("utf-8", "replace").replace(b"\n", b" ") + b"\n")
-            self._label = label
-        count = super().write(data)
-        if count:
-            self._is_at_start = bytes(data[count - 1 : count]) == b"\n"
-        return count
-
-
 def _buffer_lines() -> None:
     """Streams of this process's own: the zygote's may have been made for a file, and now a pipe is in its place."""
     for name, fd in (("stdout", 1), ("stderr", 2)):
-        buffer = io.BufferedWriter(_Labelled(fd))
-        stream = io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        stream = open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 
