@@ -349,6 +349,7 @@ pub(crate) fn create_actor<'py>(
     let header = header(Some(about.handle()), None, None)?;
     let arguments = codec::encode_arguments(py, args, kwargs, &ray, &name, &header)?.packed();
     let namespace = named(options, "namespace")?;
+    ray.name_callables(&[(key, name.clone())]);
     let wish = ActorWish { key, class: name, options: held, placing, namespace, about: Some(about) };
     let made = py.detach(|| ray.make_actor(&wish, arguments));
     Ok(ActorCore::new(made.map_err(|error| submit_error(py, &error))?))

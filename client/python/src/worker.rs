@@ -738,6 +738,12 @@ pub(crate) fn is_cancelled() -> bool {
     IS_CANCELLED.load(Ordering::SeqCst)
 }
 
+/// The name of what this thread runs.
+#[pyfunction]
+pub(crate) fn running() -> Option<&'static str> {
+    CURRENT.with_borrow(|current| current.as_ref().map(|current| current.name))
+}
+
 /// What runs in this thread, and for whom.
 #[pyfunction]
 pub(crate) fn context(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {

@@ -95,9 +95,12 @@ impl Shared {
         if let Some(call) = taken_back {
             return fail(name_of(&call.words), &call.results(&self.store));
         }
-        fail("the task", &[result]);
+        // A call under way is known by its first result, and ends for all of them.
+        let under_way = self.lanes().iter().map(|lane| lane.under_way(result)).find(|results| !results.is_empty());
+        let results = under_way.unwrap_or_else(|| vec![result]);
+        fail("the task", &results);
         let CancelOptions { force, recursive } = options;
-        let cancel = CancelTask { result: object_key(result), force, recursive, only_children: false };
+        let cancel = CancelTask { result: object_key(results[0]), force, recursive, only_children: false };
         // A raylet that is gone runs nothing.
         let _ = self.line.send(cancel);
     }

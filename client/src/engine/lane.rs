@@ -452,6 +452,14 @@ impl Lane {
         Found::NotQueued
     }
 
+    /// All results of the call under way that makes this one and others, in order; none where there is none.
+    pub(crate) fn under_way(&self, result: Handle) -> Vec<Handle> {
+        let (state, store) = (self.lock(), &self.store);
+        let found = self.in_flight(&state).filter_map(|position| self.queue.look(position));
+        let mut making = found.filter(|entry| makes(store, &entry.payload, result));
+        making.next().map(|entry| results_of(store, &entry.payload)).unwrap_or_default()
+    }
+
     /// Takes the calls back that the task of this mark submitted and nobody has begun; of those that
     /// are under way, their words.
     pub(crate) fn cancel_children(&self, parent: u32) -> (Vec<Call>, Vec<Payload>) {

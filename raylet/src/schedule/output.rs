@@ -11,6 +11,9 @@ use raylet_api::{LogLine, LogLines};
 use raylet_core::ids::{EnvId, WorkerId};
 use std::collections::BTreeMap;
 
+/// What a line begins with that says how the worker's following lines are to be labelled. A worker that
+/// knows what it runs says so, as a short call may be over before its lines are read.
+const LABEL: &[u8] = b"\x1eraylet-label\x1e";
 /// Bytes of one message, so that it stays far below a frame's limit.
 const MESSAGE_BYTES_MAX: usize = 256 << 10;
 /// Bytes that a line costs besides its text.
@@ -22,8 +25,15 @@ impl Scheduler {
         let mut names: BTreeMap<u64, String> = BTreeMap::new();
         let mut by_env: BTreeMap<EnvId, Vec<LogLine>> = BTreeMap::new();
         for line in lines.drain(..) {
-            self.logs.write(&line);
             let worker = WorkerId(line.worker);
+            if let Some(label) = line.bytes.strip_prefix(LABEL) {
+                if let Some(row) = self.workers.get_mut(&worker) {
+                    row.label = Some(String::from_utf8_lossy(label).into_owned());
+                }
+                names.remove(&line.worker);
+                continue;
+            }
+            self.logs.write(&line);
             let Some(env) = self.workers.get(&worker).map(|row| row.env).or_else(|| self.env_of_gone(worker)) else {
                 continue;
             };
@@ -45,6 +55,9 @@ impl Scheduler {
 
     /// What the worker runs, as its users call it.
     fn name_of_worker(&mut self, worker: WorkerId) -> String {
+        if let Some(label) = self.workers.get(&worker).and_then(|row| row.label.clone()) {
+            return label;
+        }
         let running = self.key_of_claim(worker);
         let Some(row) = self.workers.get_mut(&worker) else { return "worker".to_owned() };
         // Between calls it is what ran last.

@@ -83,6 +83,8 @@ pub(super) struct WorkerRow {
     pub(super) actor: Option<ActorId>,
     /// The key of what it runs, or ran last.
     pub(super) runs: Option<u64>,
+    /// What it says that its lines are to be labelled with, where it says so itself.
+    pub(super) label: Option<String>,
     /// Tasks that it is killed for, with all that they submitted: their first results.
     pub(super) cancelled: Vec<ObjectKey>,
 }
@@ -99,6 +101,7 @@ impl WorkerRow {
             serves: BTreeSet::new(),
             actor: None,
             runs: None,
+            label: None,
             cancelled: Vec::new(),
         }
     }

@@ -67,6 +67,19 @@ def describe(error: BaseException, name: str, actor: Any) -> tuple[str, bytes, b
 
     Gives its text, its pickled description, whether it may be tried again, and another kind than "Returned".
     """
+    global is_describing
+    is_describing = True
+    try:
+        return _describe(error, name, actor)
+    finally:
+        is_describing = False
+
+
+# The call is over: an interruption that comes now comes too late.
+is_describing = False
+
+
+def _describe(error: BaseException, name: str, actor: Any) -> tuple[str, bytes, bool, str | None]:
     if isinstance(error, AsyncioActorExit):
         return "exit_actor() is called.", b"", False, "ActorDied"
     kind = type(error).__name__

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from . import loading
+from . import loading, worker_process
 from .errors import refuse_retry
 
 # The hosted call that a thread or asyncio task runs.
@@ -49,6 +49,7 @@ class Host:
             self.instance = self.groups[None].run(lambda: self.cls(*args, **kwargs))
         else:
             self.instance = self.cls(*args, **kwargs)
+        worker_process.label_actor(self.info, self.instance)
         return self.instance
 
     def methods(self, instance: Any) -> list[str]:

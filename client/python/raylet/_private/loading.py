@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .. import _native
-from . import environments, placement
+from . import environments, placement, worker_process
 from . import session as sessions
 from .errors import RetryFilter
 
@@ -30,8 +30,10 @@ def load_function(key: int, definition: tuple[dict[str, Any], Any]) -> tuple[Cal
     info, reference = definition
     environments.apply(info["environment"])
     placement.enter(info.get("placed"))
-    function, allowed = _native.get(reference)
+    # What a function captured is its own in each worker, and it may write to it.
+    function, allowed = _native.get_writable(reference)
     functions[key] = info
+    worker_process.say_first(info["shown"])
     function = _shaped(function, info["form"])
     if allowed is not None:
         function = RetryFilter(function, allowed)
@@ -114,7 +116,7 @@ def load_actor(definition: tuple[dict[str, Any], Any]) -> Any:
     placement.enter(info.get("placed"))
     if is_threads_ours():
         os.environ[THREADS] = threads_of(info["resources"])
-    cls, _ = _native.get(reference)
+    cls, _ = _native.get_writable(reference)
     from . import hosting
 
     if info["mode"] == "hosted":
@@ -135,7 +137,9 @@ class Plain:
     def create(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An instance. Raises what its constructor raises."""
         _remember(self.info)
-        return self.cls(*args, **kwargs)
+        instance = self.cls(*args, **kwargs)
+        worker_process.label_actor(self.info, instance)
+        return instance
 
     def methods(self, instance: Any) -> list[str]:
         """The names of the methods that can be called."""
@@ -156,6 +160,7 @@ class Current:
 def _remember(info: dict[str, Any]) -> None:
     Current.info = info
     # The constructor runs once more for each restart.
+    worker_process.label_actor(info)
     Current.restarts = int(_native.context().get("attempt") or 0)
 
 

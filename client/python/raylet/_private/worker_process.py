@@ -10,14 +10,21 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import io
 import os
 import signal
 import sys
 import threading
 from typing import Any
 
+from .. import _native
+from . import errors
 from . import session as sessions
 from .session import Session
+
+# What the raylet takes for a label, and how much of one it is given.
+LABEL = "\x1eraylet-label\x1e"
+LABEL_LENGTH_MAX = 200
 
 
 def started() -> None:
@@ -40,9 +47,7 @@ def started() -> None:
 def interrupt(signum: int, frame: Any) -> None:
     """Raise KeyboardInterrupt if the running task was cancelled; a signal that comes late or from a terminal is
     nothing to a worker."""
-    from .. import _native
-
-    if _native.interrupted():
+    if _native.interrupted() and not errors.is_describing:
         raise KeyboardInterrupt
 
 
@@ -55,10 +60,52 @@ def _seed_random() -> None:
 
 def _buffer_lines() -> None:
     """Streams of this process's own: the zygote's may have been made for a file, and now a pipe is in its place."""
-    for name, fd in (("stdout", 1), ("stderr", 2)):
-        stream = open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
+    sys.stdout = sys.__stdout__ = Labelled(1)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = Labelled(2)  # type: ignore[misc]
+
+
+class Labelled(io.TextIOWrapper):
+    """A standard stream of a worker that says, in a line of its own before the first after a change, what runs.
+
+    The raylet takes such a line as the label of those that follow.
+    """
+
+    actor_label: str | None = None
+
+    def __init__(self, descriptor: int) -> None:
+        raw = open(descriptor, "wb", closefd=False)
+        super().__init__(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        self.said: str | None = None
+        self.is_at_start = True
+
+    def write(self, text: str) -> int:
+        """Write text; Python's own `print` comes here with each of its parts."""
+        if self.is_at_start and text:
+            self.say(Labelled.actor_label or getattr(_native, 'running', lambda: None)())
+        if text:
+            self.is_at_start = text.endswith("\n")
+        return super().write(text)
+
+    def say(self, label: str | None) -> None:
+        """Have the following lines labelled so."""
+        if label is not None and label != self.said:
+            self.said = label
+            super().write(f"{LABEL}{' '.join(label.split())[:LABEL_LENGTH_MAX]}\n")
+
+
+def say_first(label: str) -> None:
+    """Label the lines of a process that has no label yet, as what is written past Python has none else."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, Labelled) and stream.said is None:
+            stream.say(label)
+
+
+def label_actor(info: dict[str, Any], instance: Any = None) -> None:
+    """Have this actor's lines labelled with its class's name, or with its own `repr` where it has one."""
+    Labelled.actor_label = info["name"]
+    if instance is not None and type(instance).__repr__ is not object.__repr__:
+        with contextlib.suppress(Exception):
+            Labelled.actor_label = repr(instance)
 
 
 def exiting(code: int) -> None:
