@@ -520,6 +520,8 @@ impl Resident for Actor {
         }
         let count = lock(&self.under_way.count);
         drop(self.under_way.is_over.wait_while(count, |count| *count > 0));
+        // Before the raylet hears of the end: it waits for nobody then.
+        Python::attach(|py| exit(py, 0));
     }
 }
 

@@ -109,7 +109,10 @@ def label_actor(info: dict[str, Any], instance: Any = None) -> None:
 
 
 def exiting(code: int) -> None:
-    """Do what an interpreter does at its end: wait for the program's threads, call its exit handlers, flush."""
+    """Do what an interpreter does at its end: wait for the program's threads, call its exit handlers, flush.
+
+    An actor that ends does so before it says that it has; handlers run once.
+    """
     with contextlib.suppress(Exception):
         threading._shutdown()  # type: ignore[attr-defined]
     with contextlib.suppress(BaseException):
