@@ -13,7 +13,7 @@
 use crate::effect::{DeathCause, Effect, KillReason, Refusal, TaskEnd};
 use crate::event::{ClassSpec, Placement};
 use crate::groups::{Bundle, GroupState, reserve};
-use crate::ids::{ClassId, EnvId, GroupId, JobId, QueueId, Time, WorkerId};
+use crate::ids::{ClassId, EnvId, FunctionGroup, GroupId, JobId, QueueId, Time, WorkerId};
 use crate::jobs::{Item, Source, Stream};
 use crate::node::{Account, Node};
 use crate::pool::{Lease, Phase, Worker};
@@ -226,7 +226,7 @@ impl Node {
         self.occupy(worker, phase, account, Holding::new(amounts, gpus));
         self.charge_grant(stream);
         if actor.is_none() {
-            self.begin_charging(stream, worker, spec.calls_max);
+            self.begin_charging(stream, worker, spec);
         }
         self.carry_out(stream, phase, worker, effects);
     }
@@ -269,13 +269,15 @@ impl Node {
         self.each_share(stream, |share| share.granted(now, cost));
     }
 
-    fn begin_charging(&mut self, stream: Stream, id: WorkerId, calls_max: u32) {
+    fn begin_charging(&mut self, stream: Stream, id: WorkerId, spec: &ClassSpec) {
         let (now, rate) = (self.now, self.classes.class(stream.class).share);
         self.each_share(stream, |share| share.begin(now, rate));
         self.lane_mut(stream.job, stream.class).charged += 1;
         let worker = self.pool.worker_mut(id);
         worker.charge = Some((stream, rate));
-        worker.calls_max = calls_max;
+        worker.calls_max = spec.calls_max;
+        // A function that counts its calls has a group, too, but leaves nothing behind in its worker.
+        worker.is_dedicated = spec.calls_max == 0 && spec.function_group != FunctionGroup::default();
     }
 
     fn is_held_back(&self, spec: &ClassSpec, round: &Round) -> bool {

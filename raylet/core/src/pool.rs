@@ -48,6 +48,8 @@ pub(crate) struct Worker {
     pub(crate) charge: Option<(Stream, u64)>,
     /// After how many calls what it runs now wants it gone; 0 is never.
     pub(crate) calls_max: u32,
+    /// It runs functions that have workers of their own, and is good for nothing else afterwards.
+    pub(crate) is_dedicated: bool,
     pub(crate) calls: u32,
     /// Tasks and queues of its own that are not over.
     pub(crate) submissions: u32,
@@ -138,6 +140,7 @@ impl Pool {
             held: None,
             charge: None,
             calls_max: 0,
+            is_dedicated: false,
             calls: 0,
             submissions: 0,
         };
@@ -196,8 +199,9 @@ impl Node {
         let worker = self.pool.worker_mut(id);
         worker.calls = worker.calls.saturating_add(calls);
         let is_used_up = worker.calls_max > 0 && worker.calls >= worker.calls_max;
+        let is_over = is_used_up || worker.is_dedicated;
         self.make_idle(id);
-        if is_used_up {
+        if is_over {
             self.kill(id, KillReason::CallsDone, effects);
         }
     }
