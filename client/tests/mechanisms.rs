@@ -706,6 +706,8 @@ fn m21_retries_are_counted() {
         assert_eq!(attempts("default", Options::new()), 1 + 3);
         assert_eq!(attempts("one", Options::new().max_retries(1)), 1 + 1);
         assert_eq!(attempts("none", Options::new().max_retries(0)), 1);
+        // More than a record of the direct transport can count.
+        assert_eq!(attempts("many", Options::new().max_retries(18)), 1 + 18);
         let faulty = |name: &str, options: Options| {
             let sign = world.sign(&format!("{name} {transport:?}"));
             let outcome = ray.get_timeout(&faulty::options(options).remote(&ray, sign.0.clone()).unwrap(), LONG);

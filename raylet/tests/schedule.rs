@@ -46,6 +46,9 @@ const ADD: u64 = 6;
 /// An actor's constructor that fails.
 const NEVER: u64 = 7;
 
+/// Has workers never be ready.
+const HANG_VARIABLE: &str = "RAYLET_TEST_HANG";
+
 store_shm::before_main!(early choose_main);
 
 fn choose_main(_: Fresh) {
@@ -200,6 +203,9 @@ fn class(cpus: u64) -> ClassWish {
 
 /// What a worker of these tests is.
 fn work(worker: Worker) -> i32 {
+    while std::env::var_os(HANG_VARIABLE).is_some() {
+        std::thread::park();
+    }
     let directory = worker.spec.directory.clone().unwrap();
     let hello = Hello { want: Want::Worker, worker: Some(worker.spec.worker), ..Hello::default() };
     let mut hand = Hand::join(Path::new(&directory), hello);
@@ -735,6 +741,24 @@ fn a_program_that_is_no_program_is_a_clear_error() {
     assert!(failure.message.contains("/no/such/program"), "{}", failure.message);
     // It may ask again: nothing is broken for good.
     assert_eq!(lane.submitter.queue().service(), Service::Claimers(0));
+    drop((result, driver));
+    world.wait_until_empty();
+}
+
+#[test]
+fn workers_that_hang_before_they_are_ready_are_a_clear_error() {
+    let world = World::with(|config| {
+        config.resources = Resources::cpus(Amount::whole(1));
+        config.scheduler.start_timeout_us = 100_000;
+    });
+    let variables = std::env::vars().chain([(HANG_VARIABLE.to_owned(), "1".to_owned())]);
+    let program = ProgramWish { environment: Some(variables.collect()), ..ProgramWish::default() };
+    let mut driver = world.driver_of(program);
+    let mut lane = driver.open(&class(1));
+    let result = driver.call(&mut lane, ECHO, 0, b"");
+    let failure = driver.hand.failure(&result);
+    assert_eq!((failure.kind, failure.function.as_str()), (TaskErrorKind::Refused, "echo"));
+    assert!(failure.message.contains("was not ready in time"), "{}", failure.message);
     drop((result, driver));
     world.wait_until_empty();
 }

@@ -431,7 +431,10 @@ impl Inner {
             // Added, not stored: a deleter may set its flag meanwhile.
             entry.flags.fetch_or(flags, Ordering::SeqCst);
         }
-        entry.made_ms.store(self.now_ms(), Ordering::Relaxed);
+        let now_ms = self.now_ms();
+        entry.made_ms.store(now_ms, Ordering::Relaxed);
+        // Its turn to move to disk comes by its value's age, not by the promise's.
+        entry.used_ms.store(now_ms, Ordering::Relaxed);
         let block = self.producer().heap.small_block(party, size, found.slot);
         let offset = self.place(found, size, block, options)?;
         Ok(Some(Draft { handle: found, offset, size }))

@@ -111,6 +111,16 @@ impl Store {
         self.inner.spill(bytes)
     }
 
+    /// By when an object is taken to have been used last, in milliseconds of the store's time.
+    pub fn used_ms(&self, object: &ObjectRef) -> u32 {
+        self.inner.tables.entry(object.slot()).used_ms.load(Ordering::Relaxed)
+    }
+
+    /// Has it taken to have been used then.
+    pub fn set_used_ms(&self, object: &ObjectRef, used_ms: u32) {
+        self.inner.tables.entry(object.slot()).used_ms.store(used_ms, Ordering::Relaxed);
+    }
+
     /// Whether a spiller stands between the two stores in which nobody can pin.
     pub fn is_unloading(&self, object: &ObjectRef) -> bool {
         let word = self.inner.tables.entry(object.slot()).word.load(Ordering::SeqCst);

@@ -107,6 +107,16 @@ fn an_object_that_is_looked_at_stays_in_memory() {
     check_nothing_is_left(&store);
 }
 
+#[test]
+fn a_promise_is_as_young_as_its_value() {
+    let (store, _files) = spilling(4 * MIB);
+    let promise = store.promise_by_handle(None).expect("there is room");
+    let never = u32::MAX;
+    store.set_used_ms(&promise, never);
+    drop(store.put_for(promise.handle(), &filled(1, MIB), &CreateOptions::default()).expect("there is room"));
+    assert_ne!(store.used_ms(&promise), never, "it moves to disk by its value's age");
+}
+
 /// Damages the file of the one object that is on disk, and says what a get of it says then.
 fn after_damage(damage: impl FnOnce(&Path)) -> SpillError {
     let (store, files) = spilling(4 * MIB);

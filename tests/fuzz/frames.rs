@@ -33,7 +33,7 @@ impl Streams {
     }
 }
 
-/// One of each kind that is about the whole, with something in it where it can hold something.
+/// One of each kind, with something in it where it can hold something.
 fn messages() -> Vec<Message> {
     let mut status = StatusReply { session: "default".into(), uptime_ms: 1 << 33, ..StatusReply::default() };
     status.store.counters.insert("evicted".into(), 5);
@@ -63,6 +63,7 @@ fn messages() -> Vec<Message> {
         Error::new(ErrorCode::TooManyClients, "full", &[("max_clients", 4)]).into(),
     ];
     messages.extend(looks_inside());
+    messages.extend(crate::work::messages());
     messages
 }
 

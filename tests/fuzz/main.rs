@@ -15,6 +15,7 @@ mod frames;
 mod spills;
 mod tables;
 mod tally;
+mod work;
 
 use nix::sys::resource::{Resource, setrlimit};
 use std::process::ExitCode;

@@ -99,6 +99,8 @@ impl Node {
         }
         assert_eq!(idle, self.pool.envs.values().map(|env| env.idle.len()).sum::<usize>(), "N2: idle");
         assert_eq!(starting, self.pool.envs.values().map(|env| env.starting).sum::<u32>(), "N2: starting");
+        let is_starting = |id| self.pool.workers.get(id).is_some_and(|worker| worker.phase == Phase::Starting);
+        assert!(self.pool.starting.iter().all(|(_, id)| is_starting(id)), "N2: starting workers are listed");
         assert_eq!(leased, self.queues.values().map(|queue| queue.leases.len()).sum::<usize>(), "N2: leased");
         assert_eq!(idle_leases, self.pool.idle_leases.len(), "N2: idle leases");
     }

@@ -22,6 +22,10 @@ pub struct Config {
     pub idle_keep: u32,
     /// When other idle workers are retired, in microseconds.
     pub idle_timeout_us: u64,
+    /// When a worker that is forked and not ready is killed, in microseconds: longer than anybody is
+    /// stopped on purpose. Something in its executable hangs then, so it counts as half of the failures
+    /// that are allowed.
+    pub start_timeout_us: u64,
     /// Starts of one environment that may fail in a row before what waits for it is refused.
     pub start_failures_max: u32,
     /// Deaths of a zygote without a worker in between before what waits for it is refused.
@@ -69,6 +73,7 @@ impl Default for Config {
             prestart: 1,
             idle_keep: 2,
             idle_timeout_us: 1_000_000,
+            start_timeout_us: 60_000_000,
             start_failures_max: 32,
             zygote_deaths_max: 5,
             zygote_delay_us_min: 10_000,

@@ -159,6 +159,8 @@ pub enum DeathCause {
 pub enum KillReason {
     /// Nobody needs it.
     Idle,
+    /// It was not ready in time.
+    NotReady,
     /// It ran as many calls as it may.
     CallsDone,
     /// A worker of another environment is needed, and there may be no more.

@@ -117,6 +117,7 @@ impl Node {
             self.groups_emptied(effects);
         }
         self.withdraw_idle(effects);
+        self.end_late_starts(effects);
         self.restart_zygotes(effects);
         self.dispatch(effects);
         self.retire_idle(effects);

@@ -106,6 +106,8 @@ pub(crate) struct Env {
 pub(crate) struct Pool {
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     pub(crate) envs: BTreeMap<EnvId, Env>,
+    /// Workers that are not ready, by when they were asked for, but for those that were killed for it.
+    pub(crate) starting: BTreeSet<(Time, WorkerId)>,
     /// Leases whose queue was found empty.
     pub(crate) idle_leases: BTreeSet<(Time, WorkerId)>,
     next: u64,
@@ -129,7 +131,7 @@ impl Pool {
         self.envs.get(&env).and_then(|env| env.idle.last()).map(|(_, worker)| *worker)
     }
 
-    fn fork(&mut self, env: EnvId) -> WorkerId {
+    fn fork(&mut self, env: EnvId, now: Time) -> WorkerId {
         let id = WorkerId(self.next);
         self.next += 1;
         let worker = Worker {
@@ -145,8 +147,15 @@ impl Pool {
             submissions: 0,
         };
         self.workers.insert(id, worker);
+        self.starting.insert((now, id));
         self.env_mut(env).starting += 1;
         id
+    }
+
+    /// It is ready, or dead.
+    fn started(&mut self, id: WorkerId) {
+        // Few at a time.
+        self.starting.retain(|(_, other)| *other != id);
     }
 }
 
@@ -163,7 +172,9 @@ impl Node {
         let Some(worker) = self.pool.workers.get(&id).filter(|worker| worker.phase == Phase::Starting) else {
             return;
         };
-        let env = self.pool.env_mut(worker.env);
+        let env = worker.env;
+        self.pool.started(id);
+        let env = self.pool.env_mut(env);
         env.starting -= 1;
         env.failures = 0;
         env.deaths = 0;
@@ -255,7 +266,10 @@ impl Node {
         self.give_up(id);
         let worker = self.pool.workers.remove(&id).expect("it was looked up");
         match worker.phase {
-            Phase::Starting => self.start_failed(worker.env, effects),
+            Phase::Starting => {
+                self.pool.started(id);
+                self.start_failed(worker.env, effects);
+            }
             Phase::Idle { since } => {
                 self.pool.env_mut(worker.env).idle.remove(&(since, id));
             }
@@ -276,6 +290,18 @@ impl Node {
         if env.failures >= failures_max {
             let failures = std::mem::take(&mut env.failures);
             self.refuse_env(id, Refusal::WorkersDoNotStart { env: id, failures }, effects);
+        }
+    }
+
+    /// Ends workers that should have been ready for long.
+    pub(crate) fn end_late_starts(&mut self, effects: &mut Vec<Effect>) {
+        while let Some(&(since, id)) = self.pool.starting.first()
+            && since.after(self.config.start_timeout_us) <= self.now
+        {
+            self.pool.starting.pop_first();
+            let env = self.pool.worker(id).env;
+            self.pool.env_mut(env).failures += self.config.start_failures_max / 2;
+            self.kill(id, KillReason::NotReady, effects);
         }
     }
 
@@ -417,7 +443,7 @@ impl Node {
 
     fn fork_workers(&mut self, env: EnvId, missing: u32, effects: &mut Vec<Effect>) {
         for _ in 0..missing.min(self.room_for_workers()) {
-            let worker = self.pool.fork(env);
+            let worker = self.pool.fork(env, self.now);
             effects.push(Effect::StartWorker { worker, env });
         }
     }
@@ -467,7 +493,8 @@ impl Node {
     pub(crate) fn pool_deadline(&self) -> Option<Time> {
         let lease = self.pool.idle_leases.first().map(|(since, _)| since.after(self.config.lease_idle_us));
         let envs = self.pool.envs.values().filter_map(|env| self.env_deadline(env));
-        envs.chain(lease).min()
+        let start = self.pool.starting.first().map(|(since, _)| since.after(self.config.start_timeout_us));
+        envs.chain(lease).chain(start).min()
     }
 
     fn env_deadline(&self, env: &Env) -> Option<Time> {

@@ -249,6 +249,61 @@ fn a_lease_that_found_nothing_goes_back_when_another_waits_or_time_passes() {
 }
 
 #[test]
+fn a_lease_that_is_asked_back_is_counted_on_for_a_while_only() {
+    let mut desk = Desk::new(2);
+    let leases = grants(&desk.tell(lease(1, JOB, Caller::Driver, 2)));
+    assert_eq!(leases.len(), 2);
+    for (_, worker) in &leases {
+        desk.tell(Event::LeaseIdle { worker: *worker, queue: QueueId(1) });
+    }
+    let asked_back = |effects: Vec<Effect>| {
+        let worker = |effect: &Effect| if let Effect::Withdraw { worker, .. } = effect { Some(*worker) } else { None };
+        effects.iter().filter_map(worker).collect::<Vec<_>>()
+    };
+    let first = asked_back(desk.submit(1, one_cpu()));
+    assert_eq!(first.len(), 1, "one will do");
+    assert_eq!(asked_back(desk.tell(Event::Tick)), []);
+    desk.now += Config::default().withdraw_patience_us;
+    let second = asked_back(desk.tell(Event::Tick));
+    assert_eq!(second.len(), 1, "its worker may be stopped");
+    assert_ne!(first, second);
+    let returned = Event::LeaseReturned { worker: second[0], queue: QueueId(1), calls: 0, backlog: 0 };
+    assert_eq!(runs(&desk.tell(returned)), [(1, second[0])]);
+}
+
+#[test]
+fn workers_that_hang_before_they_are_ready_are_killed_and_what_waits_is_told() {
+    let config = Config { prestart: 0, start_failures_max: 4, ..Config::default() };
+    let limit = config.start_timeout_us;
+    let mut node = Node::new(config, Resources::cpus(Amount::ONE)).unwrap();
+    let mut step = |now: u64, event| {
+        let mut effects = Vec::new();
+        node.step(Time(now), event, &mut effects);
+        node.check();
+        (effects, node.next_deadline())
+    };
+    let started = |effects: &[Effect]| {
+        let worker =
+            |effect: &Effect| if let Effect::StartWorker { worker, .. } = effect { Some(*worker) } else { None };
+        effects.iter().find_map(worker).expect("one is started")
+    };
+    let killed = |worker| Effect::KillWorker { worker, reason: KillReason::NotReady };
+    let died = |worker| Event::WorkerDied { worker, wanted: StillWanted::default() };
+    step(0, Event::DriverJoined { driver: DriverId(0), env: ENV });
+    step(1, Event::Submit(spec(1, one_cpu())));
+    let (effects, deadline) = step(2, Event::ZygoteStarted { env: ENV });
+    let worker = started(&effects);
+    assert!(deadline.is_some_and(|at| at <= Time(2 + limit)), "{deadline:?}");
+    assert_eq!(step(1 + limit, Event::Tick).0, []);
+    assert!(step(2 + limit, Event::Tick).0.contains(&killed(worker)));
+    let worker = started(&step(3 + limit, died(worker)).0);
+    assert!(step(3 + 2 * limit, Event::Tick).0.contains(&killed(worker)));
+    let refusal = Refusal::WorkersDoNotStart { env: ENV, failures: 6 };
+    let end = Effect::TaskEnded { task: TaskId(1), end: TaskEnd::Refused(refusal) };
+    assert!(step(4 + 2 * limit, died(worker)).0.contains(&end));
+}
+
+#[test]
 fn a_dead_leased_worker_gives_back_what_it_claimed_and_is_replaced() {
     let mut desk = Desk::new(1);
     let (_, worker) = grants(&desk.tell(lease(1, JOB, Caller::Driver, 1)))[0];

@@ -13,7 +13,7 @@
 //!                                      5  the gate lets go; the store sweeps
 //! ```
 
-use super::leases::Serves;
+use super::leases::{Deaths, Serves};
 use super::line::LineId;
 use super::translate::{handle, key, results};
 use super::words::{actor_unavailable, caller_died, worker_crashed};
@@ -195,21 +195,29 @@ impl Scheduler {
     /// Queues again what a dead worker had claimed and may be tried again; the rest is for later.
     fn take_claims(&mut self, number: u64, dead: u16, promises: &mut Promises) -> Vec<Failed> {
         let Some(row) = self.queues.get(&number) else { return Vec::new() };
-        let mut failed = Vec::new();
+        let (mut failed, mut deaths) = (Vec::new(), Vec::new());
         for entry in row.queue.claimed_by(dead).collect::<Vec<_>>() {
             let (position, record) = (entry.word.position, Record::unpack(&entry.payload).ok());
             if record.is_none_or(|record| self.stands(&record)) {
                 row.queue.finish_for_dead(position, dead);
                 continue;
             }
-            let attempts = u32::from(entry.word.attempt) + 1;
-            let may_retry = row.end.is_none() && record.is_some_and(|record| may_retry(&record, entry.word.attempt));
+            // A record that moves on does so by whole laps.
+            let place = position.number() % row.queue.records();
+            let before = record.map(|record| deaths_before(&record, entry.word.attempt, row.deaths.get(&place)));
+            let attempts = before.unwrap_or_default() + 1;
+            let may_retry = row.end.is_none() && record.is_some_and(|record| record.may_retry(attempts - 1));
             if may_retry && row.queue.requeue(position, dead) {
                 self.counters.task_retries += 1;
+                let is_many = attempts > u32::from(ATTEMPT_MAX);
+                deaths.extend(record.filter(|_| is_many).map(|record| (place, Deaths { record, count: attempts })));
                 promises.kept_streams.extend(record.and_then(|record| self.stream_of(&record)));
             } else {
                 failed.push(Failed { queue: number, position, record, attempts });
             }
+        }
+        if let Some(row) = self.queues.get_mut(&number) {
+            row.deaths.extend(deaths);
         }
         failed
     }
@@ -290,9 +298,10 @@ pub(super) fn id(client: ClientId) -> (u16, u16) {
     (client.number, client.generation)
 }
 
-/// A record counts its attempts to [`ATTEMPT_MAX`] and no further: who allows more allows so many.
-fn may_retry(record: &Record, attempt: u8) -> bool {
-    record.may_retry(u32::from(attempt)) && (record.retries < 0 || attempt < ATTEMPT_MAX)
+/// How many workers died of a record before: its word counts to [`ATTEMPT_MAX`], we count on from there.
+fn deaths_before(record: &Record, attempt: u8, known: Option<&Deaths>) -> u32 {
+    let known = known.filter(|known| attempt == ATTEMPT_MAX && known.record == *record);
+    known.map_or(u32::from(attempt), |known| known.count)
 }
 
 #[cfg(test)]
@@ -301,22 +310,25 @@ mod tests {
     use raylet_api::record::{Body, INLINE_BYTES_MAX, Kind};
 
     #[test]
-    fn a_record_whose_count_is_full_is_tried_again_only_without_end() {
+    fn deaths_are_counted_on_where_a_record_cannot() {
         let body = Body::Inline { len: 0, bytes: [0; INLINE_BYTES_MAX] };
-        let record = |retries| Record {
+        let record = |number| Record {
             key: 1,
             kind: Kind::Task,
             retries_errors: false,
             is_stream: false,
             results: 1,
-            retries,
-            number: 1,
+            retries: 100,
+            number,
             parent: 0,
             result: ObjectKey::default(),
             body,
         };
-        assert!(may_retry(&record(-1), ATTEMPT_MAX));
-        assert!(may_retry(&record(100), ATTEMPT_MAX - 1) && !may_retry(&record(100), ATTEMPT_MAX));
-        assert!(may_retry(&record(1), 0) && !may_retry(&record(1), 1));
+        let known = Deaths { record: record(1), count: 20 };
+        assert_eq!(deaths_before(&record(1), 3, None), 3);
+        assert_eq!(deaths_before(&record(1), ATTEMPT_MAX, None), 15);
+        assert_eq!(deaths_before(&record(1), ATTEMPT_MAX, Some(&known)), 20);
+        assert_eq!(deaths_before(&record(1), 3, Some(&known)), 3, "it was submitted anew");
+        assert_eq!(deaths_before(&record(2), ATTEMPT_MAX, Some(&known)), 15, "another took its place");
     }
 }

@@ -142,11 +142,21 @@ impl Scheduler {
         row.is_gone = true;
         row.exit = exit;
         if !row.is_ready
+            && !row.is_late
             && let Some(exit) = exit
         {
             self.note_trouble(worker, format!("its workers end before they are ready, with {exit}"));
         }
         self.bury_worker_if_dead(worker);
+    }
+
+    /// It was not ready in time, and is killed.
+    pub(super) fn worker_is_late(&mut self, worker: WorkerId) {
+        let Some(row) = self.workers.get_mut(&worker) else { return };
+        row.is_late = true;
+        let text = "one was not ready in time and was killed: something in its executable hangs before `main`, such \
+                    as a constructor or a handler of forks";
+        self.note_trouble(worker, text.to_owned());
     }
 
     fn note_trouble(&mut self, worker: WorkerId, text: String) {

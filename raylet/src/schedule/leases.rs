@@ -20,7 +20,7 @@ use raylet_core::effect::{Refusal, TaskEnd};
 use raylet_core::event::{ClassSpec, Event, LeaseRequest, Placement};
 use raylet_core::ids::{ActorId, Caller, EnvId, FunctionGroup, JobId, QueueId, WorkerId};
 use raylet_core::resources::GpuShare;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use store::ObjectRef;
 use store_shm::queue::{Cancel, Position, Queue, Service};
 
@@ -56,6 +56,16 @@ pub(super) struct QueueRow {
     pub(super) end: Option<Failure>,
     /// What the calls of a dead caller need, until they are through.
     pub(super) adopted: Vec<ObjectRef>,
+    /// By the place of a record in the ring, deaths that its own word cannot count any more.
+    pub(super) deaths: BTreeMap<u64, Deaths>,
+}
+
+/// How many workers have died of a record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deaths {
+    /// Which record that was: others take its place.
+    pub(super) record: Record,
+    pub(super) count: u32,
 }
 
 impl QueueRow {
@@ -138,6 +148,7 @@ impl Scheduler {
             is_dropped,
             end,
             adopted,
+            deaths: BTreeMap::new(),
         };
         self.queues.insert(number, row);
         if let Some(peer) = self.peers.get_mut(&line) {

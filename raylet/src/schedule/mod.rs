@@ -67,7 +67,7 @@ use raylet_api::TaskSegment;
 use raylet_api::message::Message;
 use raylet_api::record::ObjectKey;
 use raylet_core::Node;
-use raylet_core::effect::{Effect, Refusal, Request};
+use raylet_core::effect::{Effect, KillReason, Refusal, Request};
 use raylet_core::event::Event;
 use raylet_core::ids::{ActorId, EnvId, GroupId, JobId, TaskId, Time, WorkerId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -383,6 +383,9 @@ impl Scheduler {
             Effect::StartWorker { worker, env } => self.start_worker(worker, env),
             Effect::KillWorker { worker, reason } => {
                 tracing::debug!(worker = worker.0, ?reason, "a worker is ended");
+                if reason == KillReason::NotReady {
+                    self.worker_is_late(worker);
+                }
                 self.pool.kill_worker(worker.0);
             }
             Effect::RunActor { actor, worker, restarts, gpus } => self.run_actor(actor, worker, restarts, &gpus),

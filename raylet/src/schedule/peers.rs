@@ -76,6 +76,8 @@ pub(super) struct WorkerRow {
     pub(super) process: Option<ProcessId>,
     pub(super) exit: Option<Exit>,
     pub(super) is_ready: bool,
+    /// It is killed for not being ready in time.
+    pub(super) is_late: bool,
     /// Its process and group are gone, or never were.
     pub(super) is_gone: bool,
     /// Queues that it may claim from.
@@ -97,6 +99,7 @@ impl WorkerRow {
             process: None,
             exit: None,
             is_ready: false,
+            is_late: false,
             is_gone: false,
             serves: BTreeSet::new(),
             actor: None,

@@ -123,6 +123,7 @@ impl World {
             workers_max: 4 + chance.below(20) as u32,
             cap_patience_us: 20_000,
             idle_timeout_us: 20_000,
+            start_timeout_us: 2_000,
             lease_idle_us: 10_000,
             lease_slice_us: 2_000,
             overtake_us: 10_000,
