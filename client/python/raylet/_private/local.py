@@ -104,10 +104,28 @@ def _handed_out(returned: Any, results: Any) -> Any:
     if results == 0:
         return None
     if results == "dynamic":
-        return _native.put(DynamicObjectRefGenerator([_native.put(item) for item in returned]))
+        return _native.put(DynamicObjectRefGenerator([_put(item) for item in returned]))
     if results == 1:
-        return _native.put(returned)
-    return [_native.put(part) for part in parts_of(returned, results)]
+        return _put(returned)
+    return [_put(part) for part in parts_of(returned, results)]
+
+
+class _Returned:
+    """A reference that is a value: a task may return one, though a program may not put one."""
+
+    def __init__(self, reference: Any) -> None:
+        self.reference = reference
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _same, (self.reference,)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _put(value: Any) -> Any:
+    return _native.put(_Returned(value) if isinstance(value, ObjectRef) else value)
 
 
 def _failed(error: BaseException, name: str, instance: Any, results: Any) -> Any:
@@ -144,7 +162,7 @@ class LocalStream:
             item = next(self.items)
             if self.is_error:
                 raise item
-            return _native.put(item)
+            return _put(item)
         except StopIteration:
             self.is_over = True
             return None
