@@ -8,7 +8,7 @@
 use crate::backstage;
 use crate::call::{AHEAD, DEFINITION, GROUP, actor_id};
 use crate::codec::{self, Encoded, Place};
-use crate::hooks::hook;
+use crate::hooks::{self, hook};
 use crate::session;
 use pyo3::exceptions::{PyRuntimeError, PySystemExit};
 use pyo3::prelude::*;
@@ -304,9 +304,21 @@ fn invoke(
     results: &mut dyn Results,
 ) -> Result<(), TaskError> {
     let describe = |error: PyErr| described(py, &error, name, actor);
-    let (args, kwargs) = arguments_of(py, arguments, call).map_err(describe)?;
-    let returned = function.call(args, kwargs.as_ref()).map_err(describe)?;
-    hand_over(py, &returned, name, actor, call, ahead, results)
+    let mut run = || {
+        let (args, kwargs) = arguments_of(py, arguments, call).map_err(describe)?;
+        let returned = function.call(args, kwargs.as_ref()).map_err(describe)?;
+        hand_over(py, &returned, name, actor, call, ahead, results)
+    };
+    run().inspect_err(|error| report_unwanted(py, call, error))
+}
+
+/// Has an error reported that nobody can read, as nobody refers to the result any more.
+#[cold]
+fn report_unwanted(py: Python<'_>, call: &Running<'_>, error: &TaskError) {
+    let is_wanted = call.result.is_none_or(|result| call.ray.store().refer(result).is_some());
+    if !is_wanted && let Err(error) = hooks::with_parts(py, "unhandled", error, "") {
+        error.print(py);
+    }
 }
 
 fn hand_over(
