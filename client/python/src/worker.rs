@@ -187,7 +187,11 @@ impl Language for Interpreter {
             let loaded = self.loaded(py, call, &header)?;
             let current = Current { key: call.key, name: loaded.name, attempt: call.attempt, result: call.result };
             let _turn = Turn::begin(current, true);
-            invoke(py, loaded.function.bind(py), loaded.name, None, call, arguments, header.ahead, results)
+            let done = invoke(py, loaded.function.bind(py), loaded.name, None, call, arguments, header.ahead, results);
+            if let Err(error) = &done {
+                report_if_unread(py, call, error);
+            }
+            done
         })
     }
 
@@ -231,6 +235,19 @@ fn cancel_hosted(py: Python<'_>, result: Handle) {
     let call = lock(&HOSTED).as_ref().and_then(|calls| calls.get(&result).map(|call| call.clone_ref(py)));
     if let Some(call) = call {
         call.get().cancel(py);
+    }
+}
+
+/// Has the package report an error that nobody will read, as nobody refers to the result any more.
+#[cold]
+fn report_if_unread(py: Python<'_>, call: &Running<'_>, error: &TaskError) {
+    let store = call.ray.store();
+    let is_read = call.result.is_some_and(|result| store.holders_besides(result, store.client()));
+    if is_read || error.kind() != TaskErrorKind::Returned {
+        return;
+    }
+    if let Err(error) = crate::hooks::with_parts(py, "unhandled", error, "") {
+        error.print(py);
     }
 }
 

@@ -165,6 +165,9 @@ impl Scheduler {
                 if recursive {
                     self.cancel_children_at(worker, result, is_killed);
                 }
+                if let (true, Some(row)) = (is_killed, self.workers.get_mut(&worker)) {
+                    row.killed_for = Some(result);
+                }
                 match is_killed {
                     true => self.pool.kill_worker(worker.0),
                     false => self.send_worker(worker, InterruptTask { result, recursive }),

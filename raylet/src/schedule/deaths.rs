@@ -115,7 +115,8 @@ impl Scheduler {
         cancelled.into_iter().flatten().for_each(|parent| self.cancel_children(line, parent, true));
         let mut promises = Promises::default();
         let serves: Vec<u64> = self.workers[&worker].serves.iter().copied().collect();
-        let failed = serves.iter().flat_map(|&queue| self.take_claims(queue, client.number, &mut promises));
+        let killed_for = self.workers[&worker].killed_for;
+        let failed = serves.iter().flat_map(|&queue| self.take_claims(queue, client.number, killed_for, &mut promises));
         let failed: Vec<Failed> = failed.collect();
         let streams = self.streams_of(worker);
         let (wanted, kept) = self.leave(&[line].into(), &[client.number].into());
@@ -193,7 +194,13 @@ impl Scheduler {
     }
 
     /// Queues again what a dead worker had claimed and may be tried again; the rest is for later.
-    fn take_claims(&mut self, number: u64, dead: u16, promises: &mut Promises) -> Vec<Failed> {
+    fn take_claims(
+        &mut self,
+        number: u64,
+        dead: u16,
+        killed_for: Option<ObjectKey>,
+        promises: &mut Promises,
+    ) -> Vec<Failed> {
         let Some(row) = self.queues.get(&number) else { return Vec::new() };
         let (mut failed, mut deaths) = (Vec::new(), Vec::new());
         for entry in row.queue.claimed_by(dead).collect::<Vec<_>>() {
@@ -206,7 +213,8 @@ impl Scheduler {
             let place = position.number() % row.queue.records();
             let before = record.map(|record| deaths_before(&record, entry.word.attempt, row.deaths.get(&place)));
             let attempts = before.unwrap_or_default() + 1;
-            let may_retry = row.end.is_none() && record.is_some_and(|record| record.may_retry(attempts - 1));
+            let is_wanted = |record: &Record| killed_for != Some(record.result) && record.may_retry(attempts - 1);
+            let may_retry = row.end.is_none() && record.as_ref().is_some_and(is_wanted);
             if may_retry && row.queue.requeue(position, dead) {
                 self.counters.task_retries += 1;
                 let is_many = attempts > u32::from(ATTEMPT_MAX);

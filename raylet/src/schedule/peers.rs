@@ -89,6 +89,8 @@ pub(super) struct WorkerRow {
     pub(super) label: Option<String>,
     /// Tasks that it is killed for, with all that they submitted: their first results.
     pub(super) cancelled: Vec<ObjectKey>,
+    /// The first result of the task that it is killed for, which is not tried again.
+    pub(super) killed_for: Option<ObjectKey>,
 }
 
 impl WorkerRow {
@@ -106,6 +108,7 @@ impl WorkerRow {
             runs: None,
             label: None,
             cancelled: Vec::new(),
+            killed_for: None,
         }
     }
 }
