@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)]
 
+use crate::hooks::hook;
 use crate::worker;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -14,7 +15,7 @@ use raylet_client::binding::{ForkHooks, take_role};
 /// Takes the role that the environment names, and does not return; returns where there is none.
 #[pyfunction]
 pub(crate) fn run_role(_py: Python<'_>) {
-    take_role(ForkHooks { before, after_in_parent, after_in_child, work: worker::work });
+    take_role(ForkHooks { before, after_in_parent, after_in_child, idle, work: worker::work });
 }
 
 fn before() {
@@ -30,6 +31,16 @@ fn after_in_parent() {
 fn after_in_child() {
     // SAFETY: this is the one thread of the child, a copy of the one that had the lock.
     unsafe { ffi::PyOS_AfterFork_Child() }
+}
+
+/// The interpreter's lock is the zygote's all the time.
+fn idle() {
+    Python::attach(|py| {
+        let warmed = hook(py, "zygote_idle").and_then(|hook| hook.call0());
+        if let Err(error) = warmed {
+            error.print(py);
+        }
+    });
 }
 
 /// The command line; its exit code. `own` is what starts it once more, for a raylet in the background.

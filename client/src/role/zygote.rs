@@ -15,6 +15,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use store_shm::fd::{FdError, recv_fds, send_fds};
 use store_shm::process::{self, Child, Ended, ProcessError, Reach, Which, ended_child};
 
+/// After so long without anything to do an interpreter may get ready for what its workers may need.
+const IDLE_AFTER_MS: u16 = 30;
+
 /// Why a zygote ended by itself. Its raylet sees that it did; people see this.
 #[derive(Debug, thiserror::Error)]
 enum ZygoteError {
@@ -71,8 +74,13 @@ impl Zygote {
     }
 
     fn serve(&self) -> Result<(), ZygoteError> {
+        let mut idle = super::fork_hooks().map(|hooks| hooks.idle);
         loop {
-            let (asked, ended) = self.wait()?;
+            let limit = if idle.is_some() { PollTimeout::from(IDLE_AFTER_MS) } else { PollTimeout::NONE };
+            let (asked, ended) = self.wait(limit)?;
+            if !asked && !ended {
+                idle.take().inspect(|idle| idle());
+            }
             if ended {
                 self.reap_all()?;
             }
@@ -82,10 +90,10 @@ impl Zygote {
         }
     }
 
-    /// Sleeps until there is a packet or the end of a child.
-    fn wait(&self) -> Result<(bool, bool), ZygoteError> {
+    /// Sleeps until there is a packet or the end of a child, or until the limit.
+    fn wait(&self, limit: PollTimeout) -> Result<(bool, bool), ZygoteError> {
         let mut polled = [&self.socket.as_fd(), &self.children.as_fd()].map(|fd| PollFd::new(*fd, PollFlags::POLLIN));
-        match poll(&mut polled, PollTimeout::NONE) {
+        match poll(&mut polled, limit) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(source) => return Err(ZygoteError::System { call: "poll", source }),
         }

@@ -102,6 +102,13 @@ def ref_on_completed(ref: Any, callback: Any) -> Any:
     return futures.on_completed(ref, callback)
 
 
+def zygote_idle() -> None:
+    """Have the zygote import what its workers may need later."""
+    from . import zygote
+
+    zygote.idle()
+
+
 def print_logs(lines: list[tuple[str, int, bool, str]]) -> None:
     """Show lines of workers on the driver: name, pid, whether stderr, text."""
     from . import logs

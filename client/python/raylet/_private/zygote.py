@@ -21,7 +21,7 @@ def main() -> None:
 
     job = session.job_of_environment()
     _take_over(job)
-    _warm_up(job)
+    _warm_up()
     from .. import _native
 
     _native.run_role()
@@ -39,13 +39,26 @@ def _take_over(job: dict[str, Any]) -> None:
     sys.modules["__main__"] = main_module
 
 
-def _warm_up(job: dict[str, Any]) -> None:
-    """Import what nearly every worker needs, and what the driver had when it began."""
-    names = ["cloudpickle", "raylet", "raylet.actor", "raylet.remote_function", "raylet._private.loading"]
-    names += ["raylet._private.api", "raylet._private.hosting", "raylet._private.worker_process"]
-    names += ["raylet._private.hooks", "raylet._private.pickling", "raylet.runtime_context", "traceback"]
-    modules = job.get("modules")
-    names += modules if isinstance(modules, list) else []
+# What every worker needs at once, and what most need by and by.
+_FIRST = ["cloudpickle", "raylet._private.loading", "raylet._private.worker_process", "raylet._private.hooks"]
+_LATER = ["raylet.actor", "raylet.remote_function", "raylet._private.hosting", "raylet._private.pickling"]
+_LATER += ["raylet.runtime_context", "traceback"]
+
+
+def _warm_up() -> None:
+    """Import what every worker needs: the first task waits for this."""
+    _import_all(_FIRST)
+
+
+def idle() -> None:
+    """Import what most workers need, and what the driver had when it began; nobody waits for it."""
+    from . import session
+
+    modules = session.job_of_environment().get("modules")
+    _import_all(_LATER + (modules if isinstance(modules, list) else []))
+
+
+def _import_all(names: list[str]) -> None:
     for name in names:
         try:
             importlib.import_module(name)

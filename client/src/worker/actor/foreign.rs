@@ -23,7 +23,7 @@ const BATCH_COUNT_MAX: usize = 256;
 
 /// Runs calls, or hands them over, until the actor is to end.
 pub(super) fn serve(seat: &Seat, anchor: Handle, callers: Callers<'_>, resident: &dyn Resident) {
-    let mut lead = Lead::new(callers);
+    let mut lead = if resident.is_host() { Lead::of_host(callers) } else { Lead::new(callers) };
     while let Some(call) = lead.next() {
         match resident.is_host() {
             true => hand_over(seat, anchor, resident, call, &mut lead),

@@ -30,6 +30,8 @@ pub(super) struct Lead<'a> {
     callers: Callers<'a>,
     spin: Spin,
     threads: u32,
+    /// Looks for a while before it sleeps.
+    is_spinning: bool,
     is_over: bool,
 }
 
@@ -119,7 +121,12 @@ impl<'a> Host<'a> {
 
 impl<'a> Lead<'a> {
     pub(super) fn new(callers: Callers<'a>) -> Lead<'a> {
-        Lead { callers, spin: Spin::new(), threads: 1, is_over: false }
+        Lead { callers, spin: Spin::new(), threads: 1, is_spinning: true, is_over: false }
+    }
+
+    /// Leaves the processor to the threads that run what it claims.
+    pub(super) fn of_host(callers: Callers<'a>) -> Lead<'a> {
+        Lead { is_spinning: false, ..Lead::new(callers) }
     }
 
     /// The next call, as soon as there is one; `None` at the end.
@@ -147,7 +154,9 @@ impl<'a> Lead<'a> {
     #[cold]
     fn wait(&mut self) -> Option<Call> {
         let callers = &mut self.callers;
-        if let Some(call) = self.spin.until(|| callers.next()) {
+        if self.is_spinning
+            && let Some(call) = self.spin.until(|| callers.next())
+        {
             return Some(call);
         }
         let ring = callers.ring().clone();
