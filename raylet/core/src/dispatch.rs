@@ -13,7 +13,7 @@
 use crate::effect::{DeathCause, Effect, KillReason, Refusal, TaskEnd};
 use crate::event::{ClassSpec, Placement};
 use crate::groups::{Bundle, GroupState, reserve};
-use crate::ids::{ClassId, EnvId, FunctionGroup, GroupId, JobId, QueueId, Time, WorkerId};
+use crate::ids::{ClassId, EnvId, GroupId, JobId, QueueId, Time, WorkerId};
 use crate::jobs::{Item, Source, Stream};
 use crate::node::{Account, Node};
 use crate::pool::{Lease, Phase, Worker};
@@ -164,7 +164,7 @@ impl Node {
             self.hold_back_for(stream, &spec, round);
             return Outcome::LacksRoom;
         };
-        let Some(worker) = self.pool.warmest(spec.env) else { return Outcome::LacksWorker };
+        let Some(worker) = self.pool.idle_for(&spec) else { return Outcome::LacksWorker };
         self.assign(stream, item, worker, account, &spec, effects);
         Outcome::Granted
     }
@@ -276,8 +276,7 @@ impl Node {
         let worker = self.pool.worker_mut(id);
         worker.charge = Some((stream, rate));
         worker.calls_max = spec.calls_max;
-        // A function that counts its calls has a group, too, but leaves nothing behind in its worker.
-        worker.is_dedicated = spec.calls_max == 0 && spec.function_group != FunctionGroup::default();
+        worker.is_dedicated = spec.has_own_workers();
     }
 
     fn is_held_back(&self, spec: &ClassSpec, round: &Round) -> bool {
@@ -566,7 +565,7 @@ impl Node {
             match node.first_item(*stream) {
                 Some(Item::Group(group)) => node.reservation(group).is_some(),
                 Some(Item::Task(_) | Item::Actor(_)) | None => {
-                    node.account_for(spec).is_some() && node.pool.warmest(spec.env).is_some()
+                    node.account_for(spec).is_some() && node.pool.idle_for(spec).is_some()
                 }
             }
         };

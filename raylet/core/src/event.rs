@@ -40,6 +40,14 @@ pub struct ClassSpec {
     pub calls_max: u32,
 }
 
+impl ClassSpec {
+    /// Whether its functions change the workers that they run on, which therefore run nothing else before
+    /// or after. A function that counts its calls has a group by its key, but leaves nothing behind.
+    pub fn has_own_workers(&self) -> bool {
+        self.calls_max == 0 && self.function_group.0 & FunctionGroup::OWN_WORKERS != 0
+    }
+}
+
 /// A call through the raylet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskSpec {

@@ -58,6 +58,12 @@ id! {
     /// Functions that may share workers of one lease.
     FunctionGroup(u64)
 }
+
+impl FunctionGroup {
+    /// In the number of a group whose functions change the workers that they run on.
+    pub const OWN_WORKERS: u64 = 1 << 63;
+}
+
 id! {
     /// A scheduling class, numbered by the core.
     ClassId(u32)

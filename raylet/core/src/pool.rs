@@ -5,7 +5,7 @@
 //! it holds is held until it is really gone. This file must not choose what a worker runs.
 
 use crate::effect::{Effect, KillReason, Refusal};
-use crate::event::StillWanted;
+use crate::event::{ClassSpec, StillWanted};
 use crate::ids::{ActorId, Caller, EnvId, QueueId, TaskId, Time, WorkerId};
 use crate::jobs::Stream;
 use crate::node::{Account, Node};
@@ -50,6 +50,8 @@ pub(crate) struct Worker {
     pub(crate) calls_max: u32,
     /// It runs functions that have workers of their own, and is good for nothing else afterwards.
     pub(crate) is_dedicated: bool,
+    /// It has begun something before.
+    pub(crate) is_used: bool,
     pub(crate) calls: u32,
     /// Tasks and queues of its own that are not over.
     pub(crate) submissions: u32,
@@ -126,9 +128,14 @@ impl Pool {
         self.envs.entry(id).or_default()
     }
 
-    /// The worker of this environment that was busy last: its caches are warm.
-    pub(crate) fn warmest(&self, env: EnvId) -> Option<WorkerId> {
-        self.envs.get(&env).and_then(|env| env.idle.last()).map(|(_, worker)| *worker)
+    /// The worker for a class: one that was never busy for functions that have workers of their own, else the one
+    /// that was busy last, as its caches are warm.
+    pub(crate) fn idle_for(&self, spec: &ClassSpec) -> Option<WorkerId> {
+        let mut warmest_first = self.envs.get(&spec.env)?.idle.iter().rev().map(|(_, worker)| *worker);
+        match spec.has_own_workers() {
+            true => warmest_first.find(|worker| !self.worker(*worker).is_used),
+            false => warmest_first.next(),
+        }
     }
 
     fn fork(&mut self, env: EnvId, now: Time) -> WorkerId {
@@ -143,6 +150,7 @@ impl Pool {
             charge: None,
             calls_max: 0,
             is_dedicated: false,
+            is_used: false,
             calls: 0,
             submissions: 0,
         };
@@ -200,6 +208,7 @@ impl Node {
             unreachable!("N2: only an idle worker begins something");
         };
         worker.held = Some((account, holding));
+        worker.is_used = true;
         let env = worker.env;
         self.pool.env_mut(env).idle.remove(&(since, id));
     }

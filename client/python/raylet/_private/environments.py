@@ -38,6 +38,7 @@ REFUSED = (
     "docker",
     "eager_install",
 )
+OWN_WORKERS = 1 << 63
 ALWAYS_EXCLUDED = ("__pycache__", ".git")
 
 _applied: dict[str, Any] = {}
@@ -149,11 +150,14 @@ def _folder_of(module: Any) -> str:
 
 
 def group_of(environment: dict[str, Any]) -> int:
-    """A number for the workers of a plain environment: 0 for the empty one, below 2**63."""
-    if not environment:
-        return 0
-    text = json.dumps(environment, sort_keys=True, default=str)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1 or 1
+    """A number for the workers of a plain environment: 0 for the empty one."""
+    return group_number(json.dumps(environment, sort_keys=True, default=str)) if environment else 0
+
+
+def group_number(text: str) -> int:
+    """The number of the workers that only run what this text describes. Its highest bit says that they are changed by
+    it, so that they run nothing else before or after."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") | OWN_WORKERS
 
 
 def _files(folder: str, excludes: tuple[str, ...]) -> list[str]:

@@ -93,7 +93,7 @@ def _reduce_array(array: Any) -> Any:
     """What NumPy would write into the pickle gets a buffer, which is read in place: times, and strided items."""
     if array.dtype.kind in "mM":
         return _times, (array.view("i8"), array.dtype)
-    return NotImplemented if array.flags.forc or array.dtype.hasobject else array.copy("K").__reduce_ex__(5)
+    return NotImplemented if array.flags.forc or array.dtype.hasobject else array.copy("C").__reduce_ex__(5)
 
 
 def _times(numbers: Any, dtype: Any) -> Any:

@@ -9,10 +9,10 @@ This module must not reserve anything.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, NamedTuple
 
 from ..exceptions import ActorUnschedulableError, TaskUnschedulableError
+from .environments import group_number
 from .session import Session
 
 
@@ -59,7 +59,7 @@ def _placed(placed: Placed | None, index: int, environment: int) -> dict[str, An
     if placed is None:
         return {"placement": None, "placed": None, "group": environment}
     text = f"{environment} {placed.promise.hex()} {placed.is_capturing}"
-    group = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1 or 1
+    group = group_number(text)
     return {"placement": (placed.promise, index), "placed": tuple(placed), "group": group}
 
 
