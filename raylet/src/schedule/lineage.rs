@@ -154,24 +154,24 @@ impl Scheduler {
     }
 
     /// Has the task run once more that made an object, with `fresh` as its result in that one's place.
-    fn remake(&mut self, line: LineId, lost: ObjectKey, fresh: ObjectKey, depth: u32) -> Result<(), Failure> {
+    fn remake(&mut self, line: LineId, lost: ObjectKey, fresh: ObjectKey, depth: u32) -> Result<(), Box<Failure>> {
         let number = self.lineage.by_result.get(&lost);
         let recipe = number.and_then(|number| self.lineage.recipes.get_mut(number)).ok_or_else(no_recipe)?;
-        let (key, remakes) = (recipe.record.key, recipe.remakes);
+        let (function, remakes) = (recipe.record.key, recipe.remakes);
         if depth >= DEPTH_MAX || !recipe.record.may_retry(remakes) {
-            let name = self.name_of(key);
+            let name = self.name_of(function);
             return Err(too_often(&name, depth, remakes));
         }
         recipe.remakes += 1;
         let recipe = recipe.clone();
         let asked = self.asker(line).ok_or_else(job_over);
-        let (job, caller, _) = asked.map_err(|(_, text)| Failure::new(TaskErrorKind::Refused, "a lost value", text))?;
+        let (job, caller, _) =
+            asked.map_err(|(_, text)| Box::new(Failure::new(TaskErrorKind::Refused, "a lost value", text)))?;
         let again = |argument: &RecipeArgument| self.argument_again(line, argument, depth);
-        let arguments = recipe.arguments.iter().map(again).collect::<Result<Vec<ObjectRef>, Failure>>()?;
+        let arguments = recipe.arguments.iter().map(again).collect::<Result<Vec<ObjectRef>, Box<Failure>>>()?;
         let (record, mut holds) =
             self.record_again(&recipe, lost, fresh, &arguments).map_err(|error| no_room(&error))?;
-        let waits_for: BTreeSet<ObjectKey> =
-            arguments.iter().map(|object| super::translate::key(object.handle())).collect();
+        let waits_for: BTreeSet<ObjectKey> = arguments.iter().map(|object| key(object.handle())).collect();
         holds.extend(arguments);
         let waits_for: Vec<ObjectKey> = waits_for.into_iter().collect();
         self.take_in(line, (job, caller, recipe.class), record, holds, &waits_for);
@@ -179,7 +179,12 @@ impl Scheduler {
     }
 
     /// An argument as it is, as it was, or as it will be.
-    fn argument_again(&mut self, line: LineId, argument: &RecipeArgument, depth: u32) -> Result<ObjectRef, Failure> {
+    fn argument_again(
+        &mut self,
+        line: LineId,
+        argument: &RecipeArgument,
+        depth: u32,
+    ) -> Result<ObjectRef, Box<Failure>> {
         if let Some(object) = self.store.refer(handle(argument.object)) {
             return Ok(object);
         }
@@ -208,7 +213,8 @@ impl Scheduler {
         let results = recipe.results.iter().map(result).collect::<Result<Vec<_>, _>>()?;
         let slots: Vec<u32> = arguments.iter().map(|object| object.handle().slot).collect();
         let (mut body, mut holds) = (recipe.record.body, Vec::new());
-        if results.len() > 1 || !arguments.is_empty() || recipe.packed.len() > INLINE_BYTES_MAX {
+        let has_spec = matches!(body, Body::Spec(_));
+        if has_spec || results.len() > 1 || !arguments.is_empty() || recipe.packed.len() > INLINE_BYTES_MAX {
             let more_results = results[1..].to_vec();
             let spec = Spec { more_results, awaited: positions(&slots), arguments: &recipe.packed };
             let spec = self.put_now(&spec.pack(), Encoding::Raw, arguments)?;
@@ -230,20 +236,21 @@ impl Scheduler {
     }
 }
 
-fn no_recipe() -> Failure {
+fn no_recipe() -> Box<Failure> {
     let text = "its file is gone or damaged, and nobody can make it again: it was put, it is small, an item of a stream \
                 or an actor's, or its task may not be tried again";
-    Failure::new(TaskErrorKind::ObjectLost, "a value on disk", text)
+    Box::new(Failure::new(TaskErrorKind::ObjectLost, "a value on disk", text))
 }
 
-fn too_often(name: &str, depth: u32, remakes: u32) -> Failure {
+fn too_often(name: &str, depth: u32, remakes: u32) -> Box<Failure> {
     let text = match depth >= DEPTH_MAX {
         true => format!("it is lost, and so are {DEPTH_MAX} arguments in a line before it"),
         false => format!("it is lost again, and was made again {remakes} times, which is as often as it may be"),
     };
-    Failure::new(TaskErrorKind::ObjectLost, name, text)
+    Box::new(Failure::new(TaskErrorKind::ObjectLost, name, text))
 }
 
-fn no_room(error: &CreateError) -> Failure {
-    Failure::new(TaskErrorKind::ObjectLost, "a lost value", format!("there is no room to make it again: {error}"))
+fn no_room(error: &CreateError) -> Box<Failure> {
+    let text = format!("there is no room to make it again: {error}");
+    Box::new(Failure::new(TaskErrorKind::ObjectLost, "a lost value", text))
 }
