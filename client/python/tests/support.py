@@ -103,6 +103,11 @@ def object_count():
     return status()["store"]["object_count"]
 
 
+def running():
+    """The names of the calls that run."""
+    return sorted(row["name"] for row in json.loads(_native.ask("tasks")) if row["state"] == "RUNNING")
+
+
 class Traces:
     """What the session of this process has on the machine: the raylet's processes, a directory, shared memory."""
 
