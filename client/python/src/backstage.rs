@@ -11,9 +11,13 @@ use raylet_client::binding::{Printed, Printer};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::Builder;
+use std::time::Duration;
 
 /// Something to do with the interpreter.
 type Job = Box<dyn FnOnce(Python<'_>) + Send>;
+
+/// How long the end of a session waits for what is still to be said.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
 
 /// To the thread, with the process that it is of: what that forks has no such thread.
 static THREAD: Mutex<Option<(u32, Sender<Job>)>> = Mutex::new(None);
@@ -30,6 +34,16 @@ pub(crate) fn run(job: impl FnOnce(Python<'_>) + Send + 'static) {
     }
     if let Some((_, sender)) = &*thread {
         let _ = sender.send(Box::new(job));
+    }
+}
+
+/// Lets the thread do what it has been given so far.
+pub(crate) fn settle(py: Python<'_>) {
+    let is_there = THREAD.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+    if is_there {
+        let (done, is_done) = channel();
+        run(move |_| _ = done.send(()));
+        let _ = py.detach(|| is_done.recv_timeout(SETTLE_TIME));
     }
 }
 

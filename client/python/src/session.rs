@@ -174,7 +174,10 @@ fn init_error(error: InitError) -> PyErr {
 pub(crate) fn shutdown(py: Python<'_>) {
     crate::refs::forget_kept();
     crate::call::forget_definitions();
+    // What is still to be said needs the session; what its end lets through comes behind that.
+    backstage::settle(py);
     py.detach(|| set(None));
+    backstage::settle(py);
 }
 
 /// Whether there is a session.
