@@ -309,7 +309,9 @@ def _died(function: str, message: str, object_id: str) -> RayError:
 # How an actor died: in the raylet's words, and in those that programs look for.
 _DEATHS = {
     "it was killed": "The actor is dead because it was killed by `ray.kill`.",
-    "it ended itself": "The actor is dead because its worker process has exited by INTENDED_USER_EXIT: exit_actor() is called.",
+    "it ended itself": (
+        "The actor is dead because its worker process has exited by INTENDED_USER_EXIT: exit_actor() is called."
+    ),
     "nobody had a handle of it any more": "The actor is dead because all references to the actor were removed.",
     "the driver that it belongs to is gone": "The actor is dead because its owner has died.",
 }

@@ -114,7 +114,9 @@ class ObjectRefGenerator:
         return self._is_finished
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("You cannot return or pass a generator to other task. Serializing a ObjectRefGenerator is not allowed.")
+        raise TypeError(
+            "You cannot return or pass a generator to other task. Serializing a ObjectRefGenerator is not allowed."
+        )
 
     def __repr__(self) -> str:
         return f"ObjectRefGenerator({self._generator_ref.hex()})"

@@ -38,7 +38,7 @@ class Session:
 
     @property
     def info(self) -> dict[str, Any]:
-        """Facts of the session: node_id, session_dir, session_id, address. A worker knows them from its first call on."""
+        """node_id, session_dir, session_id, address. A worker knows them from its first call on."""
         if not self.given_info and self.kind == "worker":
             from .. import _native
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
 
 from .. import _native
 from ..exceptions import RaySystemError
