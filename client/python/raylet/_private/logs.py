@@ -83,10 +83,11 @@ def _print(line: tuple[str, int, bool, str], tail: str) -> None:
     if stream is None:
         return
     before, after = (CYAN, RESET) if os.environ.get("RAY_COLOR_PREFIX") != "0" else ("", "")
-    shown_name = f"{name} " if name else ""
+    # The raylet's own notices are of no process that the program started.
+    label = f"{name} pid={pid}".strip() if pid else name
     shown_tail = f"{before}{tail}{after}" if tail else ""
     try:
-        stream.write(f"{before}({shown_name}pid={pid}){after} {text}{shown_tail}\n")
+        stream.write(f"{before}({label}){after} {text}{shown_tail}\n")
     except (ValueError, OSError):
         # The program closed the stream.
         pass
