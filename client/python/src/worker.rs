@@ -277,6 +277,7 @@ impl Turn {
         if let (true, Some(Handle { slot, generation })) = (is_main, current.result) {
             let _turn = lock(&TURN);
             IS_CANCELLED.store(false, Ordering::SeqCst);
+            IS_INTERRUPTED.store(false, Ordering::SeqCst);
             RUNS_SLOT.store(slot, Ordering::SeqCst);
             RUNS_GENERATION.store(generation, Ordering::SeqCst);
         }

@@ -47,7 +47,7 @@ def started() -> None:
 def interrupt(signum: int, frame: Any) -> None:
     """Raise KeyboardInterrupt if the running task was cancelled; a signal that comes late or from a terminal is
     nothing to a worker."""
-    if _native.interrupted() and not errors.is_describing:
+    if _native.interrupted() and _native.running() is not None and not errors.is_describing:
         raise KeyboardInterrupt
 
 
@@ -81,7 +81,7 @@ class Labelled(io.TextIOWrapper):
     def write(self, text: str) -> int:
         """Write text; Python's own `print` comes here with each of its parts."""
         if self.is_at_start and text:
-            self.say(Labelled.actor_label or getattr(_native, 'running', lambda: None)())
+            self.say(Labelled.actor_label or _native.running())
         if text:
             self.is_at_start = text.endswith("\n")
         return super().write(text)
