@@ -150,30 +150,33 @@ class _Known:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._session: str | None = None
-        self._made: dict[str, PlacementGroup] = {}
+        self._made: dict[str, tuple[PlacementGroup, dict[str, Any]]] = {}
         self._removed: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
     def _of(self, session: str) -> None:
         if session != self._session:
             self._session, self._made, self._removed = session, {}, OrderedDict()
 
-    def made(self, group: PlacementGroup) -> None:
+    def made(self, group: PlacementGroup, about: dict[str, Any]) -> None:
         with self._lock:
             self._of(_session())
-            self._made[group.id.hex()] = group
+            self._made[group.id.hex()] = group, about
 
-    def removed(self, group: PlacementGroup, row: dict[str, Any]) -> None:
+    def removed(self, group: PlacementGroup) -> None:
+        group_id = group.id.hex()
         with self._lock:
             self._of(_session())
-            self._made.pop(group.id.hex(), None)
-            self._removed.setdefault(group.id.hex(), row)
+            _, about = self._made.pop(group_id, (group, {}))
+        row = _row(group_id, {**about, "state": "REMOVED"}, group.bundle_cache or [])
+        with self._lock:
+            self._removed.setdefault(group_id, row)
             while len(self._removed) > REMOVED_COUNT_MAX:
                 self._removed.popitem(last=False)
 
     def handle(self, group_id: str) -> PlacementGroup | None:
         with self._lock:
             self._of(_session())
-            return self._made.get(group_id)
+            return self._made.get(group_id, (None,))[0]
 
     def removed_rows(self) -> dict[str, dict[str, Any]]:
         with self._lock:
@@ -220,7 +223,7 @@ def placement_group(
     wanted = [{resource: amount for resource, amount in spec.items() if amount} for spec in specs]
     promise = native().placement_group(wanted, strategy or "PACK", name, lifetime == "detached")
     group = PlacementGroup(promise, specs)
-    _known.made(group)
+    _known.made(group, {"name": name, "strategy": strategy or "PACK"})
     return group
 
 
@@ -269,9 +272,8 @@ def remove_placement_group(placement_group: PlacementGroup) -> None:
 
     if placement_group.promise is None:
         return
-    row = placement_group_table(placement_group) or _row(placement_group.id.hex(), {}, placement_group.bundle_specs)
     native().remove_placement_group(placement_group.promise)
-    _known.removed(placement_group, {**row, "state": "REMOVED"})
+    _known.removed(placement_group)
 
 
 def get_placement_group(placement_group_name: str) -> PlacementGroup:
