@@ -139,7 +139,8 @@ JOINING = """
     def parent():
         return os.getppid()
     raylet.get(parent.remote())
-    print(support.status()["raylet_pid"], raylet.get_runtime_context().get_job_id(), len(support.descendants(os.getpid())))
+    started = len(support.descendants(os.getpid()))
+    print(support.status()["raylet_pid"], raylet.get_runtime_context().get_job_id(), started)
 """
 
 
