@@ -139,7 +139,8 @@ JOINING = """
     def parent():
         return os.getppid()
     raylet.get(parent.remote())
-    print(support.status()["raylet_pid"], raylet.get_runtime_context().get_job_id(), len(support.descendants(os.getpid())))
+    started = len(support.descendants(os.getpid()))
+    print(support.status()["raylet_pid"], raylet.get_runtime_context().get_job_id(), started)
 """
 
 
@@ -1026,24 +1027,59 @@ def mapping_of(address):
     raise AssertionError("not mapped")
 
 
-def test_a_value_whose_bytes_are_lost_is_a_typed_error(start, tmp_path):
+@pytest.fixture
+def spilled(start, tmp_path):
+    """A session that moves to a directory what has no room; a function that loses what is there."""
+    start(object_spilling_directory=str(tmp_path))
+    raylet.get(echo.remote())
+
+    def lose():
+        until(lambda: status()["store"]["spilled_object_count"] >= 5)
+        for path in tmp_path.rglob("*.object"):
+            path.unlink()
+
+    return lose
+
+
+def test_a_put_value_whose_bytes_are_lost(spilled):
     """32: what was moved to disk comes back; where its file is gone, whoever reads it is told, tasks as well, and
     others go on."""
-    spilled = tmp_path / "spilled"
-    spilled.mkdir()
-    start(object_spilling_directory=str(spilled))
     refs = [raylet.put(bytes([n]) * 8_000_000) for n in range(20)]
     until(lambda: status()["store"]["spilled_object_count"] >= 10)
     assert raylet.get(refs[0])[0] == 0, "it is restored"
-    until(lambda: status()["store"]["spilled_object_count"] >= 10)
-    for path in spilled.rglob("*"):
-        if path.is_file():
-            path.unlink()
+    spilled()
     lost = [ref for ref in refs if is_lost(ref)]
-    assert 5 < len(lost) < len(refs)
+    assert 3 < len(lost) < len(refs)
     with pytest.raises(RayError, match="could not be restored"):
         raylet.get(echo.remote(lost[0]))
     assert raylet.get(echo.remote(1)) == 1
+
+
+def test_a_result_whose_bytes_are_lost_is_made_again(spilled, tmp_path):
+    """32: lineage: the task of a lost result runs again, and those below it whose results are lost as well."""
+    counts = tmp_path / "counts"
+
+    @raylet.remote
+    def make(n):
+        note(counts, n)
+        return bytes([n]) * 4_000_000
+
+    @raylet.remote
+    def double(value):
+        note(counts, "double")
+        return value * 2
+
+    firsts = [make.remote(n) for n in range(12)]
+    seconds = [double.remote(first) for first in firsts]
+    names = [ref.hex() for ref in seconds]
+    raylet.wait(seconds, num_returns=len(seconds))
+    spilled()
+    before = len(notes(counts))
+    for n, ref in enumerate(seconds):
+        value = raylet.get(ref, timeout=LIMIT_S)
+        assert value[0] == n and len(value) == 8_000_000
+        del value
+    assert len(notes(counts)) > before and [ref.hex() for ref in seconds] == names
 
 
 def is_lost(ref):
