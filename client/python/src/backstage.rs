@@ -43,7 +43,7 @@ pub(crate) fn settle(py: Python<'_>) {
     if is_there {
         let (done, is_done) = channel();
         run(move |_| _ = done.send(()));
-        let _ = py.detach(|| is_done.recv_timeout(SETTLE_TIME));
+        let _ = py.detach(move || is_done.recv_timeout(SETTLE_TIME));
     }
 }
 

@@ -286,7 +286,8 @@ fn options_of(py: Python<'_>, given: &Bound<'_, PyDict>, resources: &str) -> PyR
     if let Some(bytes) = named::<u64>(given, "memory")? {
         options = options.memory_bytes(bytes);
     }
-    let counts: [(&str, fn(Options, i32) -> Options); 3] = [
+    type Set = fn(Options, i32) -> Options;
+    let counts: [(&str, Set); 3] = [
         ("max_retries", Options::max_retries),
         ("max_restarts", Options::max_restarts),
         ("max_task_retries", Options::max_task_retries),

@@ -24,7 +24,7 @@ use crate::buffer::Buffer;
 use crate::refs;
 use pickle::Pickled;
 use plain::Plain;
-use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -308,12 +308,13 @@ fn read_arrow(py: Python<'_>, object: Object) -> PyResult<Bound<'_, PyAny>> {
     file.call_method0("read_all")
 }
 
-/// What a put that failed says where nobody translates it.
+/// What a put that failed raises.
 #[cold]
 pub(crate) fn refused(error: &CreateError) -> PyErr {
     match error {
         CreateError::ForeignReference { .. } => PyValueError::new_err(error.to_string()),
-        _ => PyMemoryError::new_err(error.to_string()),
+        // Whoever asks has the interpreter.
+        _ => Python::attach(|py| crate::hooks::exception(py, "StoreFull", &error.to_string(), "")),
     }
 }
 

@@ -112,7 +112,7 @@ impl ObjectRef {
     fn find(id: [u8; ID_BYTES]) -> ObjectRef {
         let session = crate::session::found();
         let found = session.and_then(|ray| ray.store().lookup(&ObjectId::new(id)));
-        found.map_or_else(|| ObjectRef::named(id), |object| ObjectRef::live_one(object))
+        found.map_or_else(|| ObjectRef::named(id), ObjectRef::live_one)
     }
 }
 
@@ -366,7 +366,7 @@ fn _out_of_band(slot: u32, generation: u64, id: &[u8]) -> PyResult<ObjectRef> {
     let session = crate::session::found();
     let found = session.and_then(|ray| ray.store().refer(Handle { slot, generation }));
     let same = found.filter(|object| *object.id().as_bytes() == id);
-    Ok(same.map_or_else(|| ObjectRef::named(id), |object| ObjectRef::live_one(object)))
+    Ok(same.map_or_else(|| ObjectRef::named(id), ObjectRef::live_one))
 }
 
 /// Adds the class and what pickles of it call.

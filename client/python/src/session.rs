@@ -307,7 +307,7 @@ pub(crate) fn size_of(py: Python<'_>, object: &Bound<'_, ObjectRef>) -> PyResult
 
 fn get_error(py: Python<'_>, raw: &RawRef, error: &GetError) -> PyErr {
     let kind = match error {
-        GetError::RayletGone { .. } => "Shutdown",
+        GetError::RayletGone => "Shutdown",
         _ => "ObjectLost",
     };
     hooks::exception(py, kind, &error.to_string(), &raw.id().to_string())
@@ -416,7 +416,7 @@ pub(crate) fn wait<'py>(
         };
     }
     let other = hooks::hook(py, "wait_other")?.call1((ray_waitables, num_returns, timeout, fetch_local))?;
-    other.extract().map_err(Into::into)
+    other.extract()
 }
 
 /// Whether a list has nothing but references, each once. Mostly they stand in the order they were made in.

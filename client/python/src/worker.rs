@@ -164,9 +164,8 @@ impl Interpreter {
             return Ok(loaded);
         }
         let definition = definition_of(py, self.name(call.key), call.ray, header)?;
-        let load = || -> PyResult<(Py<PyAny>, String)> {
-            hook(py, "load_function")?.call1((call.key, definition))?.extract().map_err(Into::into)
-        };
+        let load =
+            || -> PyResult<(Py<PyAny>, String)> { hook(py, "load_function")?.call1((call.key, definition))?.extract() };
         let (function, name) = load().map_err(|error| described(py, &error, self.name(call.key), None))?;
         let name = binding::set_name(call.key, &name);
         let loaded: &'static Loaded = Box::leak(Box::new(Loaded { function, name }));
@@ -364,7 +363,7 @@ fn hand_over(
 
 /// The parts of what a function of several results returned.
 fn parts<'py>(py: Python<'py>, returned: &Bound<'py, PyAny>, count: usize) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    hook(py, "parts_of")?.call1((returned, count))?.extract().map_err(Into::into)
+    hook(py, "parts_of")?.call1((returned, count))?.extract()
 }
 
 fn seal(py: Python<'_>, value: &Bound<'_, PyAny>, results: &mut dyn Results) -> PyResult<()> {
@@ -461,24 +460,22 @@ impl Actor {
         let definition = definition_of(py, class, call.ray, &header)?;
         let died = |error: PyErr| described_as_death(py, &error, class);
         let loader = hook(py, "load_actor").and_then(|hook| hook.call1((call.key, definition))).map_err(died)?;
-        let name: String = loader.getattr("name").and_then(|name| name.extract().map_err(Into::into)).map_err(died)?;
+        let name: String = loader.getattr("name").and_then(|name| name.extract()).map_err(died)?;
         let name = binding::set_name(call.key, &name);
         let _turn = Turn::begin(Current { key: call.key, name, attempt: call.attempt, result: None }, false);
         let died = |error: PyErr| described_as_death(py, &error, name);
         let (args, kwargs) = arguments_of(py, arguments, call).map_err(died)?;
         let kwargs = kwargs.unwrap_or_else(|| PyDict::new(py));
         let instance = loader.call_method1("create", (args, kwargs)).map_err(died)?;
-        let names: Vec<String> = loader
-            .call_method1("methods", (&instance,))
-            .and_then(|names| names.extract().map_err(Into::into))
-            .map_err(died)?;
+        let names: Vec<String> =
+            loader.call_method1("methods", (&instance,)).and_then(|names| names.extract()).map_err(died)?;
         let methods = names.iter().map(|method| {
             let key = binding::key(method);
             let name = binding::set_name(key, method);
             (key, Method { name, function: OnceLock::new() })
         });
         let methods = methods.collect();
-        let mode: String = loader.getattr("mode").and_then(|mode| mode.extract().map_err(Into::into)).map_err(died)?;
+        let mode: String = loader.getattr("mode").and_then(|mode| mode.extract()).map_err(died)?;
         let is_host = mode == "hosted";
         if is_host {
             *lock(&HOSTED) = Some(HashMap::new());
@@ -535,7 +532,8 @@ impl Resident for Actor {
             let take = |call| self.take_one(py, call).err();
             calls.into_iter().filter_map(take).collect::<Vec<_>>()
         });
-        for (call, error) in refused {
+        for refused in refused {
+            let (call, error) = *refused;
             call.finish(|_, _| Err(error));
         }
     }
@@ -556,17 +554,20 @@ impl Resident for Actor {
 }
 
 impl Actor {
-    fn take_one(&self, py: Python<'_>, call: Handed) -> Result<(), (Handed, TaskError)> {
+    fn take_one(&self, py: Python<'_>, call: Handed) -> Result<(), Box<(Handed, TaskError)>> {
         let method = match self.method(call.running().key) {
             Ok(method) => method,
-            Err(error) => return Err((call, error)),
+            Err(error) => return Err(Box::new((call, error))),
         };
         match HostedCall::read(py, call, method.name) {
             Ok(hosted) => {
                 self.hand_to_host(py, hosted);
                 Ok(())
             }
-            Err((call, error)) => Err((call, described(py, &error, method.name, None))),
+            Err(refused) => {
+                let (call, error) = *refused;
+                Err(Box::new((call, described(py, &error, method.name, None))))
+            }
         }
     }
 
@@ -610,14 +611,14 @@ pub(crate) struct HostedCall {
 }
 
 impl HostedCall {
-    fn read(py: Python<'_>, handed: Handed, name: &'static str) -> Result<HostedCall, (Handed, PyErr)> {
+    fn read(py: Python<'_>, handed: Handed, name: &'static str) -> Result<HostedCall, Box<(Handed, PyErr)>> {
         let running = handed.running();
         let Some((header, arguments)) = Header::read(running.arguments) else {
-            return Err((handed, PyRuntimeError::new_err("the call does not begin as calls do")));
+            return Err(Box::new((handed, PyRuntimeError::new_err("the call does not begin as calls do"))));
         };
         let (args, kwargs) = match arguments_of(py, arguments, &running) {
             Ok((args, kwargs)) => (args.unbind(), kwargs.map(Bound::unbind)),
-            Err(error) => return Err((handed, error)),
+            Err(error) => return Err(Box::new((handed, error))),
         };
         let (group, ahead) = (header.group.map(str::to_owned), header.ahead);
         let (result, is_stream, num_returns, attempt) =

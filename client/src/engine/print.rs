@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 /// Who prints: whoever took that over, else this file.
 #[derive(Clone, Default)]
-pub struct Printer(Option<Arc<dyn Fn(Printed<'_>) + Send + Sync>>);
+pub struct Printer(Option<Arc<Print>>);
+
+type Print = dyn Fn(Printed<'_>) + Send + Sync;
 
 /// Something to print.
 #[derive(Clone, Copy, Debug)]

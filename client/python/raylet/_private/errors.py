@@ -326,6 +326,7 @@ _PLAIN = {
     "ActorUnavailable": lambda function, message, object_id: ActorUnavailableError(message, None),
     "ObjectLost": _lost,
     "Refused": _refused,
+    "StoreFull": lambda function, message, object_id: exceptions.ObjectStoreFullError(message),
     "Shutdown": lambda function, message, object_id: RaySystemError(
         "Ray has not been started yet. You can start Ray with 'ray.init()'."
     ),

@@ -8,6 +8,7 @@ This module must not run the program's code: a worker does, after the fork.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -48,6 +49,13 @@ _LATER += ["raylet.runtime_context", "traceback"]
 def _warm_up() -> None:
     """Import what every worker needs: the first task waits for this."""
     _import_all(_FIRST)
+    _keep_shared()
+
+
+def _keep_shared() -> None:
+    """Keep the collector of workers from writing to what they share with the zygote."""
+    gc.collect()
+    gc.freeze()
 
 
 def idle() -> None:
@@ -56,6 +64,7 @@ def idle() -> None:
 
     modules = session.job_of_environment().get("modules")
     _import_all(_LATER + (modules if isinstance(modules, list) else []))
+    _keep_shared()
 
 
 def _import_all(names: list[str]) -> None:
