@@ -10,13 +10,8 @@ This module must not fetch or install anything: only local folders and variables
 from __future__ import annotations
 
 import contextlib
-import fnmatch
-import hashlib
-import json
 import os
-import shutil
 import sys
-import uuid
 from typing import Any
 
 SUPPORTED = ("env_vars", "working_dir", "py_modules", "excludes", "config", "_metadata")
@@ -151,12 +146,16 @@ def _folder_of(module: Any) -> str:
 
 def group_of(environment: dict[str, Any]) -> int:
     """A number for the workers of a plain environment: 0 for the empty one."""
+    import json
+
     return group_number(json.dumps(environment, sort_keys=True, default=str)) if environment else 0
 
 
 def group_number(text: str) -> int:
     """The number of the workers that only run what this text describes. Its highest bit says that they are changed by
     it, so that they run nothing else before or after."""
+    import hashlib
+
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") | OWN_WORKERS
 
 
@@ -172,6 +171,8 @@ def _files(folder: str, excludes: tuple[str, ...]) -> list[str]:
 
 
 def _is_excluded(path: str, excludes: tuple[str, ...]) -> bool:
+    import fnmatch
+
     name = path.rsplit("/", 1)[-1]
     if name in ALWAYS_EXCLUDED:
         return True
@@ -184,6 +185,8 @@ def _is_excluded(path: str, excludes: tuple[str, ...]) -> bool:
 
 def _snapshot(folder: str, excludes: tuple[str, ...], session_dir: str, is_package: bool) -> str:
     """A copy of `folder` below the session's directory. Two copies of equal content are one."""
+    import hashlib
+
     folder = os.path.abspath(folder)
     place = os.path.join(session_dir, "runtime_resources")
     if os.path.dirname(folder) == place:
@@ -204,6 +207,9 @@ def _snapshot(folder: str, excludes: tuple[str, ...], session_dir: str, is_packa
 
 def _copy(folder: str, paths: list[str], target: str, inside: str) -> None:
     """Copy files to `target`, which appears as a whole or not at all."""
+    import shutil
+    import uuid
+
     temporary = f"{target}.{uuid.uuid4().hex[:8]}"
     base = os.path.join(temporary, inside)
     os.makedirs(base)

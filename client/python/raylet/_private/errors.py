@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
-import pickle
-import socket
-import traceback
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import exceptions
 from ..exceptions import (
@@ -29,6 +26,9 @@ from ..exceptions import (
     UnserializableException,
     WorkerCrashedError,
 )
+
+if TYPE_CHECKING:
+    import traceback
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _ARGUMENT_FAILED = "  At least one of the input arguments for this task could not be computed:"
@@ -50,6 +50,8 @@ class Described(NamedTuple):
 @functools.cache
 def node_ip() -> str:
     """This machine's address as errors and logs show it."""
+    import socket
+
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             # Connecting a datagram socket sends nothing; it only picks the interface.
@@ -80,6 +82,8 @@ is_describing = False
 
 
 def _describe(error: BaseException, name: str, actor: Any) -> tuple[str, bytes, bool, str | None]:
+    import pickle
+
     if isinstance(error, AsyncioActorExit):
         return "exit_actor() is called.", b"", False, "ActorDied"
     kind = type(error).__name__
@@ -137,6 +141,8 @@ def _text(error: BaseException) -> str:
 
 
 def _pickled_cause(error: BaseException, trace: str) -> bytes:
+    import pickle
+
     # The error of a task below is not nested: its cause is the cause.
     cause = error.cause if isinstance(error, RayTaskError) else error
     try:
@@ -148,6 +154,8 @@ def _pickled_cause(error: BaseException, trace: str) -> bytes:
 
 
 def _dumps(cause: BaseException) -> bytes:
+    import pickle
+
     if type(cause).__module__ == "builtins" and not cause.__dict__:
         try:
             return pickle.dumps(cause)
@@ -161,6 +169,8 @@ def _dumps(cause: BaseException) -> bytes:
 
 def user_trace(error: BaseException) -> str:
     """The traceback of an exception as text, with the program's frames only."""
+    import traceback
+
     try:
         form = traceback.TracebackException.from_exception(error)
     except Exception as fault:
@@ -255,6 +265,8 @@ def _own(
 
 
 def _read(payload: bytes) -> BaseException:
+    import pickle
+
     described = Described(*pickle.loads(payload))
     try:
         cause = pickle.loads(described.cause)
