@@ -299,6 +299,8 @@ def timeout(seconds: float | None = None) -> GetTimeoutError:
 
 def _lost(function: str, message: str, object_id: str) -> RayError:
     error = ObjectLostError(object_id)
+    if "gone or damaged" in message and "could not be restored" not in message:
+        message = f"It could not be restored: {message}"
     if message:
         error.REASON = message.replace("{", "{{").replace("}", "}}")
     return error
