@@ -763,8 +763,8 @@ IS_CUT_SHORT = pytest.mark.xfail(strict=True, reason="a worker that is to end is
     [
         ends_by_sys_exit,
         pytest.param(ends_by_its_last_call, marks=IS_CUT_SHORT),
-        pytest.param(ends_by_its_last_handle, marks=IS_CUT_SHORT),
-        pytest.param(ends_by_exit_actor, marks=IS_CUT_SHORT),
+        ends_by_its_last_handle,
+        ends_by_exit_actor,
     ],
 )
 def test_exit_handlers_run(session, tmp_path, end):
