@@ -533,6 +533,14 @@ def test_a_decorator_of_invocations(session):
     ref, word = raylet.remote(gathers).remote(1, x=2)
     assert word == "decorated" and raylet.get(ref) == ((1, "more"), {"x": 2}) and seen == [((1,), {"x": 2})]
 
+    class Gathers:
+        def gathers(self, *args, **kwargs):
+            return args, kwargs
+
+    Gathers.gathers.__ray_invocation_decorator__ = decorator
+    ref, word = raylet.remote(Gathers).remote().gathers.remote(3)
+    assert word == "decorated" and raylet.get(ref) == ((3, "more"), {})
+
 
 # 18 to 22: tasks ------------------------------------------------------------------
 
