@@ -412,16 +412,6 @@ def test_wrong_arguments_of_the_interface(session):
 # A full store ------------------------------------------------------------------
 
 
-FULL = (ObjectStoreFullError, MemoryError)
-
-
-@pytest.mark.xfail(strict=True, reason="it is a MemoryError", raises=MemoryError)
-def test_a_full_store_is_rays_error(session):
-    """Programs that were written for Ray look for ObjectStoreFullError."""
-    with pytest.raises(ObjectStoreFullError):
-        raylet.put(bytes(200 * 2**20))
-
-
 def test_more_values_than_the_store_holds(session):
     """What does not fit is on disk, and comes back."""
     refs = [raylet.put(bytes([n]) * 10_000_000) for n in range(24)]
@@ -435,11 +425,11 @@ def test_more_values_than_the_store_holds(session):
 def test_a_value_larger_than_the_store(session):
     """A put, a result or an argument that can never fit is an error, and others go on."""
     size = 200 * 2**20
-    with pytest.raises(FULL):
+    with pytest.raises(ObjectStoreFullError):
         raylet.put(bytes(size))
     with pytest.raises(RayError):
         get(call.remote(bytes, size))
-    with pytest.raises(FULL):
+    with pytest.raises(ObjectStoreFullError):
         echo.remote(bytes(size))
     assert works()
     until(lambda: used_bytes() < 1_000_000)
@@ -449,7 +439,7 @@ def test_values_in_use_fill_the_store(session):
     """What somebody reads stays in memory; a put that finds no room is an error, and works once there is some."""
     np = pytest.importorskip("numpy")
     in_use = []
-    with pytest.raises(FULL):
+    with pytest.raises(ObjectStoreFullError):
         for _ in range(20):
             in_use.append(raylet.get(raylet.put(np.ones(1_000_000))))
     assert len(in_use) > 5 and all(array[-1] == 1 for array in in_use)
