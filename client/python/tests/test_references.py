@@ -117,7 +117,7 @@ def level(session):
 def until_steady():
     """How much is used when nothing of what was done before is on its way."""
     seen = [used_bytes()]
-    until(lambda: seen.append(used_bytes()) or len(seen) > 20 and len(set(seen[-20:])) == 1)
+    until(lambda: seen.append(used_bytes()) or len(seen) > 6 and len(set(seen[-6:])) == 1)
     return seen[-1]
 
 
