@@ -384,7 +384,7 @@ def test_references_travel_inside_values_and_keep_their_objects(route):
 def test_a_reference_to_a_reference():
     ref = native.put([native.put([native.put("deep")])])
     assert native.get(native.get(native.get(ref)[0])[0]) == "deep"
-    assert there_and_back(ref) == ref and native._bytes(native.put(ref))[1] == PICKLE
+    assert native.get(native.put([ref])) == [ref]
 
 
 def test_many_references_and_doubles_in_one_object():
