@@ -41,7 +41,6 @@ from raylet.exceptions import (
     ActorDiedError,
     GetTimeoutError,
     ObjectLostError,
-    RayError,
     RayTaskError,
     WorkerCrashedError,
 )
