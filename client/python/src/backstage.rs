@@ -48,6 +48,8 @@ pub(crate) fn settle(py: Python<'_>) {
 }
 
 fn serve(jobs: &Receiver<Job>) {
+    // A signal is to wake the interpreter's main thread.
+    let _ = nix::sys::signal::SigSet::all().thread_block();
     while let Ok(job) = jobs.recv() {
         let attached = Python::try_attach(|py| {
             job(py);

@@ -94,6 +94,12 @@ impl ObjectRef {
         hooks::exception(py, "ObjectLost", &format!("nobody in this session knows object {id}"), &id)
     }
 
+    /// Whether it is of the session that there is.
+    #[inline]
+    pub(crate) fn is_current(&self) -> bool {
+        self.session == crate::session::number()
+    }
+
     /// Whether there is a value, or an error.
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
@@ -214,8 +220,9 @@ impl ObjectRef {
         if let Some(position) = self.object().and_then(collect) {
             return Ok((native.getattr(intern!(py, "_received"))?, (position,).into_pyobject(py)?));
         }
+        let session = crate::session::name();
         let ((slot, generation), id) = (self.keep(py)?, self.binary(py));
-        Ok((native.getattr(intern!(py, "_out_of_band"))?, (slot, generation, id).into_pyobject(py)?))
+        Ok((native.getattr(intern!(py, "_out_of_band"))?, (slot, generation, id, session).into_pyobject(py)?))
     }
 
     fn __copy__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
@@ -270,7 +277,7 @@ static KEPT: Mutex<Option<HashMap<ObjectId, RawRef>>> = Mutex::new(None);
 impl ObjectRef {
     /// Keeps the object for whoever reads its name; where it is.
     fn keep(&self, py: Python<'_>) -> PyResult<(u32, u64)> {
-        let Some(object) = self.object() else { return Ok(NOWHERE) };
+        let Some(object) = self.object().filter(|_| self.is_current()) else { return Ok(NOWHERE) };
         let Handle { slot, generation } = object.handle();
         let is_first = {
             let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -361,10 +368,11 @@ fn _received(py: Python<'_>, index: usize) -> PyResult<Py<ObjectRef>> {
 
 /// A reference that was pickled by hand: the object while it lives in this session, else its id.
 #[pyfunction]
-fn _out_of_band(slot: u32, generation: u64, id: &[u8]) -> PyResult<ObjectRef> {
+fn _out_of_band(slot: u32, generation: u64, id: &[u8], session: &str) -> PyResult<ObjectRef> {
     let id = id_of(id)?;
-    let session = crate::session::found();
-    let found = session.and_then(|ray| ray.store().refer(Handle { slot, generation }));
+    // Another session has other objects of the same ids.
+    let ours = crate::session::found().filter(|_| crate::session::name() == session);
+    let found = ours.and_then(|ray| ray.store().refer(Handle { slot, generation }));
     let same = found.filter(|object| *object.id().as_bytes() == id);
     Ok(same.map_or_else(|| ObjectRef::named(id), ObjectRef::live_one))
 }

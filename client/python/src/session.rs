@@ -9,6 +9,7 @@ use crate::codec;
 use crate::hooks;
 use crate::refs::ObjectRef;
 use crate::stream::Stream;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use pyo3::exceptions::{PyConnectionError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
@@ -48,6 +49,11 @@ pub(crate) fn found() -> Option<Raylet> {
     SESSION.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
+/// What the session is called; no other has the same.
+pub(crate) fn name() -> String {
+    found().and_then(|ray| Some(ray.place()?.session_id.clone())).unwrap_or_default()
+}
+
 /// Begins a session, or ends the one there is.
 pub(crate) fn set(ray: Option<Raylet>) {
     let before = std::mem::replace(&mut *SESSION.write().unwrap_or_else(PoisonError::into_inner), ray);
@@ -63,6 +69,15 @@ fn item<'py, T: FromPyObjectOwned<'py>>(config: &Bound<'py, PyDict>, name: &str)
         Some(value) if !value.is_none() => value.extract().map(Some).map_err(Into::into),
         _ => Ok(None),
     }
+}
+
+/// Starts threads that leave signals to the interpreter's own.
+fn without_signals<R>(start: impl FnOnce() -> R) -> R {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    let started = start();
+    // What cannot be set was never changed.
+    let _ = before.map(|before| before.thread_set_mask());
+    started
 }
 
 fn config_of(given: &Bound<'_, PyDict>) -> PyResult<Config> {
@@ -117,7 +132,7 @@ fn program(given: &Bound<'_, PyDict>, executable: &str, arguments: &str) -> PyRe
 #[pyfunction]
 pub(crate) fn init<'py>(py: Python<'py>, config: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyDict>> {
     let config = config_of(config)?;
-    let ray = py.detach(|| Raylet::init(config)).map_err(init_error)?;
+    let ray = py.detach(|| without_signals(|| Raylet::init(config))).map_err(init_error)?;
     let told = about(py, &ray)?;
     set(Some(ray));
     Ok(told)
@@ -425,7 +440,7 @@ fn are_different(refs: &Bound<'_, PyList>) -> bool {
     let mut is_ascending = true;
     for item in refs.iter() {
         let Ok(object) = item.cast_exact::<ObjectRef>() else { return false };
-        let Some(object) = object.get().object() else { return false };
+        let Some(object) = object.get().object().filter(|_| object.get().is_current()) else { return false };
         let handle = object.handle();
         is_ascending &= slots.last().is_none_or(|last| *last < (handle.slot, handle.generation));
         slots.push((handle.slot, handle.generation));

@@ -528,7 +528,6 @@ def test_references_of_an_ended_session(start):
     assert get(new[1]) == b"new"
 
 
-@pytest.mark.xfail(strict=True, reason="an old reference is ready to wait")
 def test_an_old_reference_is_not_waited_for(start):
     start()
     old = echo.remote(1)
@@ -539,7 +538,6 @@ def test_an_old_reference_is_not_waited_for(start):
         raylet.wait([old], timeout=0)
 
 
-@pytest.mark.xfail(strict=True, reason="the bytes of a reference do not say of which session it is")
 def test_an_old_reference_is_not_read_from_bytes(start):
     """What was pickled in one session, or of it, names nothing in the next, though ids are the same there."""
     start()

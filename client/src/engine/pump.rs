@@ -182,7 +182,12 @@ impl Shared {
         }
         let shared = self.clone();
         let thread = std::thread::Builder::new().name("raylet-pump".to_owned());
-        match thread.spawn(move || shared.run_pump()) {
+        let pump = move || {
+            // A signal is the program's, and is to wake a thread of its own.
+            let _ = nix::sys::signal::SigSet::all().thread_block();
+            shared.run_pump();
+        };
+        match thread.spawn(pump) {
             // The one before has ended, or is about to.
             Ok(thread) => state.thread = Some(thread),
             // Then whoever submits or waits next does it.
