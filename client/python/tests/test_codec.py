@@ -327,7 +327,7 @@ def test_containers_of_another_language():
     ref = native.put("named")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _, (slot, generation, _) = ref.__reduce__()
+        _, (slot, generation, *_) = ref.__reduce__()
     named = b"\x91\x92\xce" + struct.pack(">I", slot) + b"\xcf" + struct.pack(">Q", generation)
     (back,) = native.get(native._put_bytes(named, MESSAGE_PACK, [ref]))
     assert back == ref and native.get(back) == "named"

@@ -12,11 +12,14 @@ import atexit
 import contextlib
 import os
 import sys
+import time
 from typing import Any
 
 from .session import Session
 
 NOFILE_WANTED = 65536
+# How long a driver that ends waits for the last lines of its workers; Ray's waits 0.5 s.
+LAST_WORDS_S = 0.2
 
 _has_begun = False
 
@@ -92,7 +95,12 @@ def _terminated(signum: int, frame: Any) -> None:
 
 def _at_exit() -> None:
     from . import api
+    from . import session as sessions
 
+    current = sessions.current()
+    if current is not None and current.kind == "driver":
+        # What workers printed last is on its way through the raylet.
+        time.sleep(LAST_WORDS_S)
     api.shutdown(_exiting_interpreter=True)
 
 
