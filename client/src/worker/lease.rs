@@ -62,13 +62,14 @@ impl<'a> Lease<'a> {
 
     fn claim_and_run(&mut self, run: &mut impl FnMut(&Claimed)) -> Result<(), Broken> {
         while !self.is_at_its_end() {
-            let claimed = match self.claimer.claim()? {
-                Some(claimed) => claimed,
-                None => match self.wait()? {
-                    Some(claimed) => claimed,
-                    None => continue,
-                },
+            let found = match self.claimer.claim()? {
+                None => self.wait()?,
+                found => found,
             };
+            let Some(claimed) = found else { continue };
+            if self.has_said_idle {
+                self.busy();
+            }
             run(&claimed);
             self.calls += 1;
             // Lost: whoever took this process for dead has dealt with the record.
@@ -98,7 +99,7 @@ impl<'a> Lease<'a> {
             found => Some(found),
         });
         match found {
-            Some(found) => Ok(self.busy(found?)),
+            Some(found) => found,
             None => self.sleep(),
         }
     }
@@ -110,7 +111,7 @@ impl<'a> Lease<'a> {
             return Ok(None);
         }
         if let Some(claimed) = self.claimer.claim()? {
-            return Ok(self.busy(Some(claimed)));
+            return Ok(Some(claimed));
         }
         let asleep = Instant::now();
         let outcome = announced.sleep((!self.has_said_idle).then_some(IDLE_AFTER));
@@ -123,20 +124,18 @@ impl<'a> Lease<'a> {
             None if outcome == WaitOutcome::TimedOut => self.idle(),
             None => {}
         }
-        Ok(self.busy(claimed))
+        Ok(claimed)
     }
 
     fn idle(&mut self) {
-        if !std::mem::replace(&mut self.has_said_idle, true) {
-            (self.say)(LeaseIdle { queue: self.id }.into());
-        }
+        self.has_said_idle = true;
+        (self.say)(LeaseIdle { queue: self.id }.into());
     }
 
-    fn busy(&mut self, claimed: Option<Claimed>) -> Option<Claimed> {
-        if claimed.is_some() && std::mem::replace(&mut self.has_said_idle, false) {
-            (self.say)(LeaseBusy { queue: self.id }.into());
-        }
-        claimed
+    #[cold]
+    fn busy(&mut self) {
+        self.has_said_idle = false;
+        (self.say)(LeaseBusy { queue: self.id }.into());
     }
 
     /// Lets go, and looks after that: the raylet has said before that one claimer less serves the

@@ -7,6 +7,8 @@
 
 use super::actor;
 use super::inbox::Inbox;
+use super::lease::Lease;
+use super::spin::Spin;
 use super::{Seat, Worker};
 use crate::actor::Actor;
 use crate::engine::line::Line;
@@ -20,6 +22,7 @@ use raylet_api::frame::Decoder;
 use raylet_api::message::Message;
 use raylet_api::record::Kind;
 use raylet_api::work::*;
+use std::cell::RefCell;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -290,6 +293,34 @@ fn a_worker_that_finds_nothing_says_so_once_and_again_when_there_is_work() {
     ground.withdraw();
     assert_eq!(ground.hear(), LeaseReturned { queue: 7, calls: 1, has_queued: false }.into());
     ground.end(worker);
+}
+
+#[test]
+fn what_comes_while_a_worker_says_that_it_is_idle_makes_it_busy() {
+    let ground = ground();
+    let submitter = RefCell::new(ground.submitter(0));
+    let (said, sent) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
+    let say = |message: Message| {
+        match (&message, said.borrow().len()) {
+            (Message::LeaseIdle(_), 0) => sent.borrow_mut().push(ground.task(&mut submitter.borrow_mut(), "double", 4)),
+            (Message::LeaseIdle(_), _) => ground.withdraw(),
+            _ => {}
+        }
+        said.borrow_mut().push(message);
+    };
+    // One that never says again that it is idle is withdrawn all the same.
+    let late = ground.inbox.clone();
+    std::thread::spawn(move || {
+        std::thread::sleep(LONG);
+        late.put(Withdraw { queue: 7 }.into());
+    });
+    let (grant, mut ran) = (Grant { queue: 7, ..Grant::default() }, 0);
+    let (queue, me) = (&ground.queues[0], ground.seat.me());
+    Lease::new(&grant, queue, me, &ground.inbox, &mut Spin::new(), &say).serve(|_| ran += 1);
+    let returned = LeaseReturned { queue: 7, calls: 1, has_queued: false }.into();
+    let (idle, busy) = (LeaseIdle { queue: 7 }, LeaseBusy { queue: 7 });
+    assert_eq!(said.into_inner(), [idle.into(), busy.into(), idle.into(), returned]);
+    assert_eq!(ran, 1);
 }
 
 #[test]
