@@ -15,6 +15,7 @@
 pub use crate::engine::Place;
 pub use crate::engine::print::{Printed, Printer};
 pub use crate::role::{ForkHooks, take_role};
+pub use crate::scoped::{gathered, within};
 pub use crate::task::{Arguments, ResultRefs, Results, key};
 pub use crate::value::{Form, Writing};
 pub use crate::worker::actor::{CallScope, Handed};
@@ -25,7 +26,7 @@ use crate::remote::engine::GroupCall;
 use crate::remote::group::demand;
 use crate::remote::{CancelOptions, GroupError, Raylet, Strategy, SubmitError};
 use crate::stream::RefStream;
-use crate::task::{Options, TaskError, TaskErrorKind};
+use crate::task::{Options, TaskError};
 use raylet_api::message::Message;
 use raylet_api::work::{BundleWish, Demand};
 use raylet_api::{JobId, TaskId};
@@ -245,7 +246,7 @@ impl Raylet {
     /// Makes an actor.
     pub fn make_actor(&self, wish: &ActorWish, arguments: Arguments) -> Result<ForeignActor, SubmitError> {
         wish.options.check()?;
-        set_name(wish.key, &wish.class);
+        self.name_callables(&[(wish.key, wish.class.clone())]);
         let anchor = self.engine().create_foreign(wish, arguments)?;
         Ok(ForeignActor::of(self, anchor))
     }
@@ -360,18 +361,6 @@ impl Options {
         self.placement = Some(BundleWish { group: crate::engine::spec::object_key(group), bundle });
         self
     }
-}
-
-/// An error that another language made: `payload` is its own, which its reader understands; a
-/// `is_final` one is not tried again where others of the application are.
-pub fn foreign_error(
-    kind: TaskErrorKind,
-    function: &str,
-    message: &str,
-    payload: Vec<u8>,
-    is_final: bool,
-) -> TaskError {
-    TaskError::foreign(kind, function, message, payload, is_final)
 }
 
 /// Makes an object of an error, which whoever reads it gets instead of a value.

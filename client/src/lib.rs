@@ -53,6 +53,7 @@ mod local;
 pub mod prelude;
 pub mod refs;
 pub mod remote;
+mod scoped;
 pub mod stream;
 pub mod task;
 mod timeline;

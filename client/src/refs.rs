@@ -9,6 +9,7 @@
 //! In the bytes: an array of slot and generation.
 
 use crate::remote::{FetchError, Raylet};
+use crate::scoped;
 use crate::value::{SerdeValue, Value};
 use serde::de::Error as _;
 use serde::ser::Error as _;
@@ -129,33 +130,14 @@ thread_local! {
 
 /// Runs `write`, and gives the references that it wrote.
 pub(crate) fn sending<R>(write: impl FnOnce() -> R) -> (R, Vec<RawRef>) {
-    let before = Restored { cell: &SENT, before: SENT.replace(Some(Vec::new())) };
-    let written = write();
-    let list = SENT.take().unwrap_or_default();
-    drop(before);
-    (written, list)
+    scoped::gathered(&SENT, write)
 }
 
 /// Runs `read`, for which the references of its container are these.
 pub(crate) fn receiving<R>(ray: &Raylet, mut list: Vec<RawRef>, read: impl FnOnce() -> R) -> R {
     list.sort_unstable_by_key(|object| object.handle().slot);
     let ours = (!list.is_empty()).then(|| (ray.clone(), list));
-    let before = RECEIVED.replace(ours);
-    let _before = Restored { cell: &RECEIVED, before };
-    read()
-}
-
-/// Puts back what stood in a cell, also when a value's own code panics.
-struct Restored<T: 'static> {
-    cell: &'static std::thread::LocalKey<RefCell<Option<T>>>,
-    before: Option<T>,
-}
-
-impl<T> Drop for Restored<T> {
-    fn drop(&mut self) {
-        let ours = self.cell.replace(self.before.take());
-        drop(ours);
-    }
+    scoped::within(&RECEIVED, ours, read)
 }
 
 /// Writes `object` into the value that this thread is writing.

@@ -21,6 +21,7 @@ pub use options::{Options, OptionsError, RESOURCE_UNIT, Transport};
 
 use crate::engine::scope::Scope;
 use crate::remote::Raylet;
+use crate::scoped;
 use crate::value::{Form, Value};
 use linkme::distributed_slice;
 use std::cell::RefCell;
@@ -256,22 +257,12 @@ pub(crate) fn with_scope<R>(with: impl FnOnce(Option<&Scope>) -> R) -> R {
     FRAME.with_borrow(|frame| with(frame.as_ref().and_then(|frame| frame.task.as_deref())))
 }
 
-/// Runs code with a frame; the one before comes back also where it panics.
+/// Runs code with a frame.
 pub(crate) fn within<R>(frame: Frame, body: impl FnOnce() -> R) -> R {
-    struct Restored(Option<Frame>);
-    impl Drop for Restored {
-        fn drop(&mut self) {
-            drop(FRAME.replace(self.0.take()));
-        }
-    }
-    let _before = Restored(FRAME.replace(Some(frame)));
-    body()
+    scoped::within(&FRAME, frame, body)
 }
 
 /// Runs user code as a task of this name: a panic becomes an error with its backtrace.
 pub(crate) fn execute(name: &str, frame: Frame, body: impl FnOnce() -> Result<(), TaskError>) -> Result<(), TaskError> {
-    let before = FRAME.replace(Some(frame));
-    let outcome = panic::catch(body);
-    drop(FRAME.replace(before));
-    outcome.unwrap_or_else(|panic| Err(TaskError::panicked(name, panic)))
+    within(frame, || panic::catch(body)).unwrap_or_else(|panic| Err(TaskError::panicked(name, panic)))
 }

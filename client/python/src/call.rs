@@ -19,7 +19,7 @@
 use crate::codec;
 use crate::hooks;
 use crate::refs::ObjectRef;
-use crate::session;
+use crate::session::{self, item};
 use crate::stream::Stream;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -99,16 +99,6 @@ impl Caller {
         let prepared = Prepared { session, ray, target, name, header, positional, bind, results };
         *self.prepared.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(prepared));
         Ok(())
-    }
-
-    /// Whether it is prepared for this session.
-    fn is_set(&self) -> bool {
-        self.ready().is_some()
-    }
-
-    /// Has the next call prepare it anew.
-    fn reset(&self) {
-        *self.prepared.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     #[pyo3(signature = (*args, **kwargs))]
@@ -270,20 +260,13 @@ pub(crate) fn submit_error(py: Python<'_>, error: &SubmitError) -> PyErr {
     }
 }
 
-fn named<'py, T: FromPyObjectOwned<'py>>(options: &Bound<'py, PyDict>, name: &str) -> PyResult<Option<T>> {
-    match options.get_item(name)? {
-        Some(value) if !value.is_none() => value.extract().map(Some).map_err(Into::into),
-        _ => Ok(None),
-    }
-}
-
 /// The options that a dict says; its resources are under the name `resources`.
 fn options_of(py: Python<'_>, given: &Bound<'_, PyDict>, resources: &str) -> PyResult<Options> {
     let mut options = Options::new();
-    for (name, amount) in named::<BTreeMap<String, f64>>(given, resources)?.unwrap_or_default() {
+    for (name, amount) in item::<BTreeMap<String, f64>>(given, resources)?.unwrap_or_default() {
         options = options.resource(name, amount);
     }
-    if let Some(bytes) = named::<u64>(given, "memory")? {
+    if let Some(bytes) = item::<u64>(given, "memory")? {
         options = options.memory_bytes(bytes);
     }
     type Set = fn(Options, i32) -> Options;
@@ -293,28 +276,28 @@ fn options_of(py: Python<'_>, given: &Bound<'_, PyDict>, resources: &str) -> PyR
         ("max_task_retries", Options::max_task_retries),
     ];
     for (name, set) in counts {
-        if let Some(count) = named::<i64>(given, name)? {
+        if let Some(count) = item::<i64>(given, name)? {
             options = set(options, count.clamp(-1, i64::from(i32::MAX)) as i32);
         }
     }
-    if let Some(is_wanted) = named::<bool>(given, "retry_errors")? {
+    if let Some(is_wanted) = item::<bool>(given, "retry_errors")? {
         options = options.retry_exceptions(is_wanted);
     }
-    if let Some(count) = named::<u32>(given, "max_calls")?.filter(|count| *count > 0) {
+    if let Some(count) = item::<u32>(given, "max_calls")?.filter(|count| *count > 0) {
         options = options.max_calls(count);
     }
-    if let Some(count) = named::<u32>(given, "max_concurrency")? {
+    if let Some(count) = item::<u32>(given, "max_concurrency")? {
         options = options.max_concurrency(count.max(1));
     }
-    if let Some(limit) = named::<f64>(given, "timeout")? {
+    if let Some(limit) = item::<f64>(given, "timeout")? {
         options = options.timeout(Duration::from_secs_f64(limit.clamp(0.0, 1e9)));
     }
-    if let Some(name) = named::<String>(given, "transport")? {
+    if let Some(name) = item::<String>(given, "transport")? {
         options = options.transport(session::transport(&name)?);
     }
     // False is no group, also where the running task would lend its own.
     let is_placed = given.get_item("placement")?.is_some_and(|place| place.is_truthy().unwrap_or(false));
-    if is_placed && let Some((group, bundle)) = named::<(Py<ObjectRef>, i64)>(given, "placement")? {
+    if is_placed && let Some((group, bundle)) = item::<(Py<ObjectRef>, i64)>(given, "placement")? {
         options = options.placed(group.get().live(py)?.handle(), u32::try_from(bundle).ok());
     }
     Ok(options)
@@ -337,20 +320,19 @@ pub(crate) fn create_actor<'py>(
         true => Some(options_of(py, options, "placing")?),
         false => None,
     };
-    if let Some(name) = named::<String>(options, "name")? {
+    if let Some(name) = item::<String>(options, "name")? {
         held = held.name(name);
     }
-    if named::<bool>(options, "is_detached")?.unwrap_or(false) {
+    if item::<bool>(options, "is_detached")?.unwrap_or(false) {
         held = held.detached();
     }
-    if named::<bool>(options, "get_if_exists")?.unwrap_or(false) {
+    if item::<bool>(options, "get_if_exists")?.unwrap_or(false) {
         held = held.get_if_exists();
     }
     let about = definition.get().live(py)?.clone();
     let header = header(Some(about.handle()), None, None)?;
     let arguments = codec::encode_arguments(py, args, kwargs, &ray, &name, &header)?.packed();
-    let namespace = named(options, "namespace")?;
-    ray.name_callables(&[(key, name.clone())]);
+    let namespace = item(options, "namespace")?;
     let wish = ActorWish { key, class: name, options: held, placing, namespace, about: Some(about) };
     let made = py.detach(|| ray.make_actor(&wish, arguments));
     Ok(ActorCore::new(made.map_err(|error| submit_error(py, &error))?))
@@ -422,13 +404,13 @@ impl ActorCore {
         stream_ahead: Option<u32>,
     ) -> PyResult<Caller> {
         let (py, this) = (slf.py(), slf.get());
-        let group: Option<String> = named(options, "concurrency_group")?;
+        let group: Option<String> = item(options, "concurrency_group")?;
         let has_options = ["max_task_retries", "retry_errors", "timeout"].iter().try_fold(false, |any, name| {
             Ok::<bool, PyErr>(any || options.get_item(name)?.is_some_and(|value| !value.is_none()))
         })?;
         let asked = if has_options { Some(options_of(py, options, "resources")?) } else { None };
         let method = MethodWish { key: key(name), options: asked };
-        let shown: Option<String> = named(options, "name")?;
+        let shown: Option<String> = item(options, "name")?;
         let name = shown.unwrap_or_else(|| name.to_owned());
         let header = header(None, stream_ahead, group.as_deref())?;
         let prepared = Prepared {
@@ -478,13 +460,8 @@ pub(crate) fn placement_group(
     is_detached: bool,
 ) -> PyResult<Py<ObjectRef>> {
     let ray = session::current(py)?;
-    let strategy = match strategy {
-        "PACK" => Strategy::Pack,
-        "SPREAD" => Strategy::Spread,
-        "STRICT_PACK" => Strategy::StrictPack,
-        "STRICT_SPREAD" => Strategy::StrictSpread,
-        other => return Err(PyValueError::new_err(format!("{other:?} is no strategy of placement groups"))),
-    };
+    let unknown = || PyValueError::new_err(format!("{strategy:?} is no strategy of placement groups"));
+    let strategy = Strategy::of_name(strategy).ok_or_else(unknown)?;
     let amounts = |bundle: BTreeMap<String, f64>| {
         bundle.into_iter().fold(Options::new(), |options, (name, amount)| match name.as_str() {
             "memory" => options.memory_bytes(amount as u64),

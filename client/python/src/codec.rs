@@ -273,7 +273,7 @@ fn copy(py: Python<'_>, from: &[u8], to: &mut [u8]) {
 
 /// The value of a whole object. An object that holds an error is no value: that is the caller's.
 #[inline]
-pub(crate) fn decode<'py>(py: Python<'py>, object: Object, _ray: &Raylet) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn decode(py: Python<'_>, object: Object) -> PyResult<Bound<'_, PyAny>> {
     decode_either(py, object, false)
 }
 

@@ -50,3 +50,10 @@ pub(crate) fn exception(py: Python<'_>, kind: &str, message: &str, object_id: &s
     });
     made.map_or_else(|error| error, PyErr::from_value)
 }
+
+/// The exception of a wait that took too long.
+#[cold]
+pub(crate) fn timed_out(py: Python<'_>) -> PyErr {
+    let made = hook(py, "timeout_error").and_then(|hook| hook.call0());
+    made.map_or_else(|error| error, PyErr::from_value)
+}

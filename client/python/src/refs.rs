@@ -11,6 +11,7 @@ use pyo3::exceptions::{PyRuntimeWarning, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyGenericAlias, PyTuple, PyType};
+use raylet_client::binding;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -316,30 +317,12 @@ thread_local! {
 
 /// Runs `write`, and gives the references that it met.
 pub(crate) fn sending<R>(write: impl FnOnce() -> R) -> (R, Vec<RawRef>) {
-    let before = Restored { cell: &SENT, before: SENT.replace(Some(Vec::new())) };
-    let written = write();
-    let list = SENT.take().unwrap_or_default();
-    drop(before);
-    (written, list)
+    binding::gathered(&SENT, write)
 }
 
 /// Runs `read`, for which these are the references of its object.
 pub(crate) fn receiving<R>(received: Received, read: impl FnOnce() -> R) -> R {
-    let _before = Restored { cell: &RECEIVED, before: RECEIVED.replace(Some(received)) };
-    read()
-}
-
-/// Puts back what stood in a cell, also when a value's own code panics.
-struct Restored<T: 'static> {
-    cell: &'static std::thread::LocalKey<RefCell<Option<T>>>,
-    before: Option<T>,
-}
-
-impl<T> Drop for Restored<T> {
-    fn drop(&mut self) {
-        let ours = self.cell.replace(self.before.take());
-        drop(ours);
-    }
+    binding::within(&RECEIVED, received, read)
 }
 
 /// Adds `object` to what the value that this thread writes names; which entry it is. `None`: no value is

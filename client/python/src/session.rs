@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 use raylet_client::binding::Program;
 use raylet_client::remote::{CancelOptions, Config};
-use raylet_client::{ConnectError, InitError, Mode, Raylet, TaskError, TaskErrorKind, Transport};
+use raylet_client::{InitError, Mode, Raylet, TaskError, TaskErrorKind, Transport};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Wake, Waker};
@@ -43,6 +43,12 @@ pub(crate) fn current(py: Python<'_>) -> PyResult<Raylet> {
     found().ok_or_else(|| hooks::exception(py, "Shutdown", "there is no session", ""))
 }
 
+/// Whether there is a session.
+#[inline]
+pub(crate) fn is_there() -> bool {
+    SESSION.read().unwrap_or_else(PoisonError::into_inner).is_some()
+}
+
 /// The session's raylet, where there is one.
 #[inline]
 pub(crate) fn found() -> Option<Raylet> {
@@ -64,8 +70,9 @@ pub(crate) fn set(ray: Option<Raylet>) {
     }
 }
 
-fn item<'py, T: FromPyObjectOwned<'py>>(config: &Bound<'py, PyDict>, name: &str) -> PyResult<Option<T>> {
-    match config.get_item(name)? {
+/// What a dict has under a name, where that is not None.
+pub(crate) fn item<'py, T: FromPyObjectOwned<'py>>(given: &Bound<'py, PyDict>, name: &str) -> PyResult<Option<T>> {
+    match given.get_item(name)? {
         Some(value) if !value.is_none() => value.extract().map(Some).map_err(Into::into),
         _ => Ok(None),
     }
@@ -175,7 +182,6 @@ fn init_error(error: InitError) -> PyErr {
         source = cause.source();
     }
     match error {
-        InitError::Connect { source: ConnectError::NotRunning { .. }, .. } => PyConnectionError::new_err(text),
         InitError::Connect { .. } => PyConnectionError::new_err(text),
         InitError::Options(_) | InitError::Address { .. } | InitError::ForceDirect { .. } => {
             PyValueError::new_err(text)
@@ -198,7 +204,7 @@ pub(crate) fn shutdown(py: Python<'_>) {
 /// Whether there is a session.
 #[pyfunction]
 pub(crate) fn is_initialized() -> bool {
-    found().is_some()
+    is_there()
 }
 
 /// Makes an object of a value. A hook is asked where there is no session, and what a reference is to be.
@@ -222,7 +228,7 @@ pub(crate) fn put_error(
 ) -> PyResult<Py<ObjectRef>> {
     let ray = current(py)?;
     let kind = if kind == "Cancelled" { TaskErrorKind::Cancelled } else { TaskErrorKind::Returned };
-    let error = raylet_client::binding::foreign_error(kind, name, message, payload, true);
+    let error = TaskError::foreign(kind, name, message, payload, true);
     let object = raylet_client::binding::put_error(&ray, &error);
     ObjectRef::of(py, object.map_err(|error| codec::refused(&error))?)
 }
@@ -257,7 +263,7 @@ pub(crate) fn get<'py>(
 pub(crate) fn get_writable(py: Python<'_>, object: &Bound<'_, ObjectRef>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
     let (ray, raw) = (current(py)?, object.get().live(py)?);
     if !raw.is_ready() {
-        wait_for(py, &ray, raw, limit(timeout)?, || Ok(()))?;
+        wait_for(py, &ray, raw, &[], limit(timeout)?)?;
     }
     let found = py.detach(|| ray.object(raw, None)).map_err(|error| get_error(py, raw, &error))?;
     if found.encoding() == Encoding::Error {
@@ -278,7 +284,7 @@ fn limit(timeout: Option<f64>) -> PyResult<Option<Instant>> {
 fn get_one(py: Python<'_>, ray: &Raylet, one: &ObjectRef, until: Option<Instant>) -> PyResult<Py<PyAny>> {
     let raw = one.live(py)?;
     if !raw.is_ready() {
-        wait_for(py, ray, raw, until, || Ok(()))?;
+        wait_for(py, ray, raw, &[], until)?;
     }
     value_of(py, ray, raw)
 }
@@ -294,7 +300,7 @@ pub(crate) fn value_of(py: Python<'_>, ray: &Raylet, raw: &RawRef) -> PyResult<P
         Ok(object) if object.encoding() == Encoding::Error => {
             Err(hooks::exception_of(py, &TaskError::from_bytes(&object), &raw.id().to_string()))
         }
-        Ok(object) => codec::decode(py, object, ray).map(Bound::unbind),
+        Ok(object) => codec::decode(py, object).map(Bound::unbind),
         Err(error) => Err(get_error(py, raw, &error)),
     }
 }
@@ -332,64 +338,19 @@ fn look() -> Duration {
     if crate::worker::is_worker() { LOOK_WORKER } else { LOOK_DRIVER }
 }
 
-/// Waits for an object, and runs `look_at` each time it looks for signals.
+/// Waits for an object; where one of `others` has an error first, that is raised.
 fn wait_for(
-    py: Python<'_>,
-    ray: &Raylet,
-    raw: &RawRef,
-    until: Option<Instant>,
-    mut look_at: impl FnMut() -> PyResult<()>,
-) -> PyResult<()> {
-    loop {
-        let pause = until.map_or(look(), |until| look().min(until.saturating_duration_since(Instant::now())));
-        let objects = std::slice::from_ref(raw);
-        let found = py.detach(|| ray.ready(objects, 1, Some(pause)));
-        if found.map_err(|error| get_error(py, raw, &error))?[0] {
-            return Ok(());
-        }
-        py.check_signals()?;
-        look_at()?;
-        if until.is_some_and(|until| until <= Instant::now()) {
-            let error = hooks::hook(py, "timeout_error")?.call0()?;
-            return Err(PyErr::from_value(error));
-        }
-    }
-}
-
-fn get_all<'py>(py: Python<'py>, ray: &Raylet, list: &Bound<'py, PyList>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
-    let until = limit(timeout)?;
-    let refs: Vec<Bound<'py, ObjectRef>> =
-        list.iter().map(|item| Ok(item.cast_into::<ObjectRef>()?)).collect::<PyResult<_>>()?;
-    // Waits for the last ones last: mostly they are done by then.
-    for (at, one) in refs.iter().enumerate() {
-        let raw = one.get().live(py)?;
-        if !raw.is_ready() {
-            wait_unless_others_fail(py, ray, raw, &refs[at + 1..], until)?;
-        }
-        fail_early(py, ray, raw)?;
-    }
-    let values = refs.iter().map(|one| value_of(py, ray, one.get().live(py)?)).collect::<PyResult<Vec<_>>>()?;
-    Ok(PyList::new(py, values)?.into_any().unbind())
-}
-
-/// The error of an object that has one.
-fn fail_early(py: Python<'_>, ray: &Raylet, raw: &RawRef) -> PyResult<()> {
-    if raw.encoding() == Encoding::Error { value_of(py, ray, raw).map(drop) } else { Ok(()) }
-}
-
-fn wait_unless_others_fail(
     py: Python<'_>,
     ray: &Raylet,
     raw: &RawRef,
     others: &[Bound<'_, ObjectRef>],
     until: Option<Instant>,
 ) -> PyResult<()> {
-    let mut next_look = Instant::now() + LOOK_ERRORS;
+    let mut pause = if others.is_empty() { look() } else { LOOK_ERRORS };
     loop {
-        let slice = until.map_or(next_look, |until| until.min(next_look));
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let objects = std::slice::from_ref(raw);
-        let pause = slice.saturating_duration_since(Instant::now());
-        let found = py.detach(|| ray.ready(objects, 1, Some(pause)));
+        let found = py.detach(|| ray.ready(objects, 1, Some(left.map_or(pause, |left| left.min(pause)))));
         if found.map_err(|error| get_error(py, raw, &error))?[0] {
             return Ok(());
         }
@@ -401,10 +362,31 @@ fn wait_unless_others_fail(
             }
         }
         if until.is_some_and(|until| until <= Instant::now()) {
-            return Err(PyErr::from_value(hooks::hook(py, "timeout_error")?.call0()?));
+            return Err(hooks::timed_out(py));
         }
-        next_look = Instant::now() + look().max(LOOK_ERRORS);
+        pause = look();
     }
+}
+
+fn get_all<'py>(py: Python<'py>, ray: &Raylet, list: &Bound<'py, PyList>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+    let until = limit(timeout)?;
+    let refs: Vec<Bound<'py, ObjectRef>> =
+        list.iter().map(|item| Ok(item.cast_into::<ObjectRef>()?)).collect::<PyResult<_>>()?;
+    // Waits for the last ones last: mostly they are done by then.
+    for (at, one) in refs.iter().enumerate() {
+        let raw = one.get().live(py)?;
+        if !raw.is_ready() {
+            wait_for(py, ray, raw, &refs[at + 1..], until)?;
+        }
+        fail_early(py, ray, raw)?;
+    }
+    let values = refs.iter().map(|one| value_of(py, ray, one.get().live(py)?)).collect::<PyResult<Vec<_>>>()?;
+    Ok(PyList::new(py, values)?.into_any().unbind())
+}
+
+/// The error of an object that has one.
+fn fail_early(py: Python<'_>, ray: &Raylet, raw: &RawRef) -> PyResult<()> {
+    if raw.encoding() == Encoding::Error { value_of(py, ray, raw).map(drop) } else { Ok(()) }
 }
 
 /// Ready references and the others, in order; streams are ready when their next item is there. A hook is
@@ -418,7 +400,7 @@ pub(crate) fn wait<'py>(
     timeout: Option<f64>,
     fetch_local: bool,
 ) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>)> {
-    if found().is_some()
+    if is_there()
         && timeout.is_none_or(|timeout| timeout >= 0.0)
         && let Ok(refs) = ray_waitables.cast_exact::<PyList>()
         && let Ok(wanted) = usize::try_from(num_returns)

@@ -63,7 +63,7 @@ impl Stream {
                 Err(error) => return Err(hooks::exception(py, "ObjectLost", &error.to_string(), "")),
             }
             if until.is_some_and(|until| until <= Instant::now()) {
-                return Err(PyErr::from_value(hooks::hook(py, "timeout_error")?.call0()?));
+                return Err(hooks::timed_out(py));
             }
         }
     }

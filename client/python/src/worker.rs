@@ -7,20 +7,20 @@
 
 use crate::backstage;
 use crate::call::{AHEAD, DEFINITION, GROUP, actor_id};
-use crate::codec::{self, Encoded, Place};
+use crate::codec::{self, Place};
 use crate::hooks::{self, hook};
 use crate::session;
 use pyo3::exceptions::{PyRuntimeError, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
-use raylet_client::binding::{self, Form, Handed, Language, Resident, Results, Running};
+use raylet_client::binding::{self, Handed, Language, Resident, Results, Running};
 use raylet_client::role::WorkerSpec;
 use raylet_client::{Raylet, TaskError, TaskErrorKind};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use store::Handle;
 
 static IS_WORKER: AtomicBool = AtomicBool::new(false);
@@ -144,8 +144,9 @@ fn unreadable(name: &str, what: &dyn fmt::Display) -> TaskError {
     TaskError::new(TaskErrorKind::Argument, name, what)
 }
 
-fn header_of<'a>(name: &str, call: &Running<'a>) -> Result<(Header<'a>, &'a [u8]), TaskError> {
-    Header::read(call.arguments).ok_or_else(|| unreadable(name, &"the call does not begin as calls do"))
+/// What a call begins with, and its packed arguments; `name` is asked for errors.
+fn header_of<'a>(call: &Running<'a>, name: impl Fn() -> &'static str) -> Result<(Header<'a>, &'a [u8]), TaskError> {
+    Header::read(call.arguments).ok_or_else(|| unreadable(name(), &"the call does not begin as calls do"))
 }
 
 /// The definition that a call names.
@@ -182,15 +183,11 @@ impl Language for Interpreter {
     fn run(&self, call: &Running<'_>, results: &mut dyn Results) -> Result<(), TaskError> {
         Python::attach(|py| {
             begin_session(call.ray);
-            let (header, arguments) = header_of(self.name(call.key), call)?;
+            let (header, arguments) = header_of(call, || self.name(call.key))?;
             let loaded = self.loaded(py, call, &header)?;
             let current = Current { key: call.key, name: loaded.name, attempt: call.attempt, result: call.result };
             let _turn = Turn::begin(current, true);
-            let done = invoke(py, loaded.function.bind(py), loaded.name, None, call, arguments, header.ahead, results);
-            if let Err(error) = &done {
-                report_if_unread(py, call, error);
-            }
-            done
+            invoke(py, loaded.function.bind(py), loaded.name, None, call, arguments, header.ahead, results)
         })
     }
 
@@ -245,7 +242,7 @@ fn report_if_unread(py: Python<'_>, call: &Running<'_>, error: &TaskError) {
     if is_read || error.kind() != TaskErrorKind::Returned {
         return;
     }
-    if let Err(error) = crate::hooks::with_parts(py, "unhandled", error, "") {
+    if let Err(error) = hooks::with_parts(py, "unhandled", error, "") {
         error.print(py);
     }
 }
@@ -260,7 +257,7 @@ fn is_actor() -> bool {
 
 /// A worker's session is that of its first call.
 fn begin_session(ray: &Raylet) {
-    if session::found().is_none() {
+    if !session::is_there() {
         session::set(Some(ray.clone()));
     }
 }
@@ -326,16 +323,7 @@ fn invoke(
         let returned = function.call(args, kwargs.as_ref()).map_err(describe)?;
         hand_over(py, &returned, name, actor, call, ahead, results)
     };
-    run().inspect_err(|error| report_unwanted(py, call, error))
-}
-
-/// Has an error reported that nobody can read, as nobody refers to the result any more.
-#[cold]
-fn report_unwanted(py: Python<'_>, call: &Running<'_>, error: &TaskError) {
-    let is_wanted = call.result.is_none_or(|result| call.ray.store().refer(result).is_some());
-    if !is_wanted && let Err(error) = hooks::with_parts(py, "unhandled", error, "") {
-        error.print(py);
-    }
+    run().inspect_err(|error| report_if_unread(py, call, error))
 }
 
 fn hand_over(
@@ -368,7 +356,7 @@ fn parts<'py>(py: Python<'py>, returned: &Bound<'py, PyAny>, count: usize) -> Py
 
 fn seal(py: Python<'_>, value: &Bound<'_, PyAny>, results: &mut dyn Results) -> PyResult<()> {
     let encoded = codec::encode_as(py, value, Place::Result)?;
-    with_form(py, &encoded, |form| results.seal(form)).map_err(|error| codec::refused(&error))
+    encoded.with_form(py, |form| results.seal(form)).map_err(|error| codec::refused(&error))
 }
 
 /// Items as they come. The interpreter is let go of by whoever waits for a reader.
@@ -383,18 +371,13 @@ fn push_all(
     let describe = |error: PyErr| described(py, &error, name, actor);
     for item in returned.try_iter().map_err(describe)? {
         let encoded = codec::encode_as(py, &item.map_err(describe)?, Place::Result).map_err(describe)?;
-        let pushed = with_form(py, &encoded, |form| results.push(form, ahead));
+        let pushed = encoded.with_form(py, |form| results.push(form, ahead));
         if !pushed.map_err(|error| describe(codec::refused(&error)))? {
             let _ = returned.call_method0("close");
             break;
         }
     }
     Ok(())
-}
-
-/// An encoded value as a result is made of.
-fn with_form<R>(py: Python<'_>, encoded: &Encoded<'_>, with: impl FnOnce(&Form<'_>) -> R) -> R {
-    encoded.with_form(py, with)
 }
 
 /// The error of a call, in the language's words.
@@ -419,7 +402,7 @@ fn described(py: Python<'_>, error: &PyErr, name: &str, actor: Option<&Bound<'_,
                 Some("Cancelled") => TaskErrorKind::Cancelled,
                 _ => TaskErrorKind::Returned,
             };
-            binding::foreign_error(kind, name, &message, payload, !is_retried)
+            TaskError::foreign(kind, name, &message, payload, !is_retried)
         }
         Err(failed) => {
             failed.print(py);
@@ -436,7 +419,6 @@ struct Actor {
     loader: Py<PyAny>,
     is_host: bool,
     methods: HashMap<u64, Method>,
-    under_way: UnderWay,
 }
 
 struct Method {
@@ -444,19 +426,12 @@ struct Method {
     function: OnceLock<Py<PyAny>>,
 }
 
-/// Calls that were taken over and are not over.
-#[derive(Default)]
-struct UnderWay {
-    count: Mutex<usize>,
-    is_over: Condvar,
-}
-
 impl Actor {
     fn create(py: Python<'_>, call: &Running<'_>) -> Result<Actor, TaskError> {
         IS_ACTOR.store(true, Ordering::Relaxed);
         RESTARTS.store(call.attempt, Ordering::Relaxed);
         let class = "an actor";
-        let (header, arguments) = header_of(class, call)?;
+        let (header, arguments) = header_of(call, || class)?;
         let definition = definition_of(py, class, call.ray, &header)?;
         let died = |error: PyErr| described_as_death(py, &error, class);
         let loader = hook(py, "load_actor").and_then(|hook| hook.call1((call.key, definition))).map_err(died)?;
@@ -481,7 +456,7 @@ impl Actor {
             *lock(&HOSTED) = Some(HashMap::new());
         }
         let (instance, loader) = (instance.unbind(), loader.unbind());
-        Ok(Actor { name, instance, loader, is_host, methods, under_way: UnderWay::default() })
+        Ok(Actor { name, instance, loader, is_host, methods })
     }
 
     fn function<'py>(&self, py: Python<'py>, method: &Method) -> PyResult<Bound<'py, PyAny>> {
@@ -502,7 +477,7 @@ impl Actor {
 /// A constructor's error is the death of its actor.
 fn described_as_death(py: Python<'_>, error: &PyErr, name: &str) -> TaskError {
     let described = described(py, error, name, None);
-    binding::foreign_error(TaskErrorKind::ActorDied, name, described.message(), described.payload().to_vec(), true)
+    TaskError::foreign(TaskErrorKind::ActorDied, name, described.message(), described.payload().to_vec(), true)
 }
 
 impl Resident for Actor {
@@ -517,7 +492,7 @@ impl Resident for Actor {
     fn call(&self, call: &Running<'_>, results: &mut dyn Results) -> Result<(), TaskError> {
         let method = self.method(call.key)?;
         Python::attach(|py| {
-            let (header, arguments) = header_of(method.name, call)?;
+            let (header, arguments) = header_of(call, || method.name)?;
             let instance = self.instance.bind(py);
             let function = self.function(py, method);
             let function = function.map_err(|error| described(py, &error, method.name, Some(instance)))?;
@@ -546,8 +521,6 @@ impl Resident for Actor {
                 }
             });
         }
-        let count = lock(&self.under_way.count);
-        drop(self.under_way.is_over.wait_while(count, |count| *count > 0));
         // Before the raylet hears of the end: it waits for nobody then.
         Python::attach(|py| exit(py, 0));
     }
@@ -681,16 +654,11 @@ impl HostedCall {
     /// Runs a function with the call's arguments, in its name, and ends it; true where it is to run again.
     fn invoke(&self, py: Python<'_>, function: &Bound<'_, PyAny>, actor: &Bound<'_, PyAny>) -> PyResult<bool> {
         let returned =
-            self.within(py, || function.call(self.args.bind(py), self.kwargs.as_ref().map(|kwargs| kwargs.bind(py))))?;
+            self.within(|| function.call(self.args.bind(py), self.kwargs.as_ref().map(|kwargs| kwargs.bind(py))))?;
         match returned {
             Ok(returned) => self.done(py, &returned, Some(actor)),
             Err(error) => self.failed(py, error.value(py).as_any(), Some(actor)),
         }
-    }
-
-    /// Calls something in the call's name: what it submits is the call's.
-    fn enter(&self, py: Python<'_>, function: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.within(py, || function.call0())?.map(Bound::unbind)
     }
 
     /// Ends it by what was returned.
@@ -714,10 +682,10 @@ impl HostedCall {
 
     /// The next item of a stream; false where nobody reads on.
     fn push(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let mut handed = lock(&self.handed).take().ok_or_else(|| PyRuntimeError::new_err("the call is over"))?;
+        let mut handed = self.take()?;
         let encoded = codec::encode_as(py, value, Place::Result);
         let pushed = encoded.and_then(|encoded| {
-            with_form(py, &encoded, |form| handed.push(form, 0)).map_err(|error| codec::refused(&error))
+            encoded.with_form(py, |form| handed.push(form, 0)).map_err(|error| codec::refused(&error))
         });
         *lock(&self.handed) = Some(handed);
         pushed
@@ -751,7 +719,7 @@ impl HostedCall {
 }
 
 impl HostedCall {
-    fn within<R>(&self, _py: Python<'_>, body: impl FnOnce() -> R) -> PyResult<R> {
+    fn within<R>(&self, body: impl FnOnce() -> R) -> PyResult<R> {
         let _turn = Turn::begin(self.current(), false);
         let frame = lock(&self.handed).as_ref().map(Handed::scope);
         let frame = frame.ok_or_else(|| PyRuntimeError::new_err("the call is over"))?;

@@ -133,7 +133,7 @@ impl Shared {
         arguments: Arguments,
     ) -> Result<RawRef, SubmitError> {
         self.check()?;
-        let (actor_wish, options) = (wish, &wish.options);
+        let options = &wish.options;
         let placing = wish.placing.as_ref().unwrap_or(options);
         let (parent, number) = self.next_call();
         let actor = ActorId::of(parent.job(), &parent, number);
@@ -146,7 +146,7 @@ impl Shared {
             arguments.awaited.iter().map(|object| object_key(object.handle())).collect();
         waits_for.sort_unstable();
         waits_for.dedup();
-        let wish = |request| CreateActor {
+        let question = |request| CreateActor {
             request,
             anchor: object_key(anchor.handle()),
             class: ClassWish { demand: demand_or_cpu(placing), placement: options.placement, ..ClassWish::default() },
@@ -154,13 +154,13 @@ impl Shared {
             restarts_max: options.max_restarts.unwrap_or(0),
             concurrency_max: options.max_concurrency.unwrap_or(0),
             name: options.name.clone(),
-            namespace: actor_wish.namespace.clone().unwrap_or_else(|| self.namespace(parent.job())),
+            namespace: wish.namespace.clone().unwrap_or_else(|| self.namespace(parent.job())),
             get_if_exists: options.get_if_exists.unwrap_or(false),
             is_detached: options.is_detached.unwrap_or(false),
             waits_for,
             words: packed.words,
         };
-        self.made(anchor.clone(), self.line.ask(wish, ANSWER_TIME)?, options.name.as_deref())
+        self.made(anchor.clone(), self.line.ask(question, ANSWER_TIME)?, options.name.as_deref())
     }
 
     /// The actor that the raylet's answer says there is.

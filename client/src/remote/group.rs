@@ -30,6 +30,13 @@ pub enum Strategy {
 }
 
 impl Strategy {
+    const ALL: [Strategy; 4] = [Strategy::Pack, Strategy::Spread, Strategy::StrictPack, Strategy::StrictSpread];
+
+    /// Of its name: one of `PACK`, `SPREAD`, `STRICT_PACK` and `STRICT_SPREAD`.
+    pub fn of_name(name: &str) -> Option<Strategy> {
+        Strategy::ALL.into_iter().find(|strategy| strategy.name() == name)
+    }
+
     /// As messages have it.
     pub(crate) fn name(self) -> &'static str {
         match self {

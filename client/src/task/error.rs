@@ -46,14 +46,9 @@ impl TaskError {
         TaskError(Box::new(Failure::new(kind, function, message.to_string())))
     }
 
-    /// See [`foreign_error`](crate::binding::foreign_error).
-    pub(crate) fn foreign(
-        kind: TaskErrorKind,
-        function: &str,
-        message: &str,
-        payload: Vec<u8>,
-        is_final: bool,
-    ) -> TaskError {
+    /// An error that another language made: `payload` is its own, which its reader understands; an
+    /// `is_final` one is not tried again where others of the application are.
+    pub fn foreign(kind: TaskErrorKind, function: &str, message: &str, payload: Vec<u8>, is_final: bool) -> TaskError {
         let failure = Failure::new(kind, function, message);
         TaskError(Box::new(Failure { payload, is_final, ..failure }))
     }

@@ -109,8 +109,6 @@ class ObjectRefGenerator:
 
     def is_finished(self) -> bool:
         """Whether every reference has been handed out."""
-        if not self._is_finished and self._stream.is_next_ready() and hasattr(self._stream, "is_at_end"):
-            self._is_finished = self._stream.is_at_end()
         return self._is_finished
 
     def __reduce__(self) -> NoReturn:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import fnmatch
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from ... import nodes
 from ..._private.state import ask, state
@@ -31,6 +31,7 @@ from .common import (
     ObjectState,
     PlacementGroupState,
     RuntimeEnvState,
+    StateSchema,
     TaskState,
     WorkerState,
 )
@@ -187,125 +188,64 @@ def _listing(rows: Iterable[Any], filters: Any, limit: int, detail: bool) -> lis
     return ListApiOptions(limit=limit, detail=detail, filters=filters).selected(rows)
 
 
-def list_tasks(
-    address: str | None = None,
-    filters: list[Filter] | None = None,
-    limit: int = DEFAULT_LIMIT,
-    timeout: float = DEFAULT_RPC_TIMEOUT,
-    detail: bool = False,
-    raise_on_missing_output: bool = True,
-    _explain: bool = False,
-) -> list[TaskState]:
+_Row = TypeVar("_Row", bound=StateSchema)
+
+
+class _List(Protocol[_Row]):
+    """Lists what there is; see `list_tasks`."""
+
+    def __call__(
+        self,
+        address: str | None = None,
+        filters: list[Filter] | None = None,
+        limit: int = DEFAULT_LIMIT,
+        timeout: float = DEFAULT_RPC_TIMEOUT,
+        detail: bool = False,
+        raise_on_missing_output: bool = True,
+        _explain: bool = False,
+    ) -> list[_Row]: ...
+
+
+def _lister(name: str, rows: Callable[[], Iterable[_Row]], doc: str) -> _List[_Row]:
+    def listing(
+        address: str | None = None,
+        filters: list[Filter] | None = None,
+        limit: int = DEFAULT_LIMIT,
+        timeout: float = DEFAULT_RPC_TIMEOUT,
+        detail: bool = False,
+        raise_on_missing_output: bool = True,
+        _explain: bool = False,
+    ) -> list[_Row]:
+        return _listing(rows(), filters, limit, detail)
+
+    listing.__name__ = listing.__qualname__ = name
+    listing.__doc__ = doc
+    return listing
+
+
+list_tasks = _lister(
+    "list_tasks",
+    _task_rows,
     """The tasks and calls that have not ended.
 
     `filters` are triples of a field, `"="` or `"!="`, and a value; `limit` rows at most; fields that are
     detail are `None` unless `detail`. Raises `ValueError` for a filter that cannot be.
-    """
-    return _listing(_task_rows(), filters, limit, detail)
+    """,
+)
+list_actors = _lister("list_actors", _actor_rows, "The actors, as `list_tasks`.")
+list_objects = _lister("list_objects", _object_rows, "The objects by who holds them, as `list_tasks`.")
+list_workers = _lister("list_workers", _worker_rows, "The workers and drivers, as `list_tasks`.")
+list_placement_groups = _lister("list_placement_groups", _group_rows, "The placement groups, as `list_tasks`.")
+list_nodes = _lister("list_nodes", _node_rows, "The one node, as `list_tasks`.")
+list_jobs = _lister("list_jobs", _job_rows, "The jobs that are not over, as `list_tasks`.")
 
 
-def list_actors(
-    address: str | None = None,
-    filters: list[Filter] | None = None,
-    limit: int = DEFAULT_LIMIT,
-    timeout: float = DEFAULT_RPC_TIMEOUT,
-    detail: bool = False,
-    raise_on_missing_output: bool = True,
-    _explain: bool = False,
-) -> list[ActorState]:
-    """The actors, as `list_tasks`."""
-    return _listing(_actor_rows(), filters, limit, detail)
-
-
-def list_objects(
-    address: str | None = None,
-    filters: list[Filter] | None = None,
-    limit: int = DEFAULT_LIMIT,
-    timeout: float = DEFAULT_RPC_TIMEOUT,
-    detail: bool = False,
-    raise_on_missing_output: bool = True,
-    _explain: bool = False,
-) -> list[ObjectState]:
-    """The objects by who holds them, as `list_tasks`."""
-    return _listing(_object_rows(), filters, limit, detail)
-
-
-def list_workers(
-    address: str | None = None,
-    filters: list[Filter] | None = None,
-    limit: int = DEFAULT_LIMIT,
-    timeout: float = DEFAULT_RPC_TIMEOUT,
-    detail: bool = False,
-    raise_on_missing_output: bool = True,
-    _explain: bool = False,
-) -> list[WorkerState]:
-    """The workers and drivers, as `list_tasks`."""
-    return _listing(_worker_rows(), filters, limit, detail)
-
-
-def list_placement_groups(
-    address: str | None = None,
-    filters: list[Filter] | None = None,
-    limit: int = DEFAULT_LIMIT,
-    timeout: float = DEFAULT_RPC_TIMEOUT,
-    detail: bool = False,
-    raise_on_missing_output: bool = True,
-    _explain: bool = False,
-) -> list[PlacementGroupState]:
-    """The placement groups, as `list_tasks`."""
-    return _listing(_group_rows(), filters, limit, detail)
-
-
-def list_nodes(
-    address: str | None = None,
-    filters: list[Filter] | None = None,
-    limit: int = DEFAULT_LIMIT,
-    timeout: float = DEFAULT_RPC_TIMEOUT,
-    detail: bool = False,
-    raise_on_missing_output: bool = True,
-    _explain: bool = False,
-) -> list[NodeState]:
-    """The one node, as `list_tasks`."""
-    return _listing(_node_rows(), filters, limit, detail)
-
-
-def list_jobs(
-    address: str | None = None,
-    filters: list[Filter] | None = None,
-    limit: int = DEFAULT_LIMIT,
-    timeout: float = DEFAULT_RPC_TIMEOUT,
-    detail: bool = False,
-    raise_on_missing_output: bool = True,
-    _explain: bool = False,
-) -> list[JobState]:
-    """The jobs that are not over, as `list_tasks`."""
-    return _listing(_job_rows(), filters, limit, detail)
-
-
-def list_runtime_envs(
-    address: str | None = None,
-    filters: list[Filter] | None = None,
-    limit: int = DEFAULT_LIMIT,
-    timeout: float = DEFAULT_RPC_TIMEOUT,
-    detail: bool = False,
-    raise_on_missing_output: bool = True,
-    _explain: bool = False,
-) -> list[RuntimeEnvState]:
-    """Nothing: environments are not installed here, they are forked."""
-    return _listing((), filters, limit, detail)
-
-
-def list_cluster_events(
-    address: str | None = None,
-    filters: list[Filter] | None = None,
-    limit: int = DEFAULT_LIMIT,
-    timeout: float = DEFAULT_RPC_TIMEOUT,
-    detail: bool = False,
-    raise_on_missing_output: bool = True,
-    _explain: bool = False,
-) -> list[ClusterEventState]:
-    """Nothing: there is no cluster."""
-    return _listing((), filters, limit, detail)
+list_runtime_envs: _List[RuntimeEnvState] = _lister(
+    "list_runtime_envs", lambda: (), "Nothing: environments are not installed here, they are forked."
+)
+list_cluster_events: _List[ClusterEventState] = _lister(
+    "list_cluster_events", lambda: (), "Nothing: there is no cluster."
+)
 
 
 def _one(rows: Iterable[Any], key: str, value: Any) -> Any:
