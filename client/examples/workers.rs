@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = raylet.session().directory().to_str().map(str::to_owned);
     let (tell_events, mut events) = mpsc::unbounded_channel();
     let (tell_lines, mut lines) = mpsc::channel(COUNT);
-    let pool = Pool::start(tell_events, tell_lines)?;
+    let pool = Pool::start(tell_events, tell_lines, None)?;
     let started = Instant::now();
     pool.start_zygote(1, Program::own());
     let Some(Event::ZygoteReady { pid: zygote, .. }) = events.blocking_recv() else { return Err("no zygote".into()) };

@@ -5,10 +5,11 @@
 
 use crate::door::{Door, DoorError, DoorState};
 use crate::metrics;
+use crate::pool::{Kindled, Program};
 use crate::schedule::{Desk, Gate, QueuesError, Scheduler, Setup};
 use crate::server::{self, Listening, Shared};
 use crate::session::{Session, SessionError};
-use raylet_api::{JobId, TaskId, address};
+use raylet_api::{JobId, ProgramWish, TaskId, address};
 use raylet_core::Resources;
 use raylet_core::resources::BadResources;
 use std::io;
@@ -45,6 +46,9 @@ pub struct Config {
     pub metrics_port: Option<u16>,
     /// Remember what runs when; `RAYLET_TIMELINE=1` in the environment of this process as well.
     pub timeline: bool,
+    /// What the first driver's workers will be started from, where that is known and it names its executable: their
+    /// zygote then starts first of all, and not when the driver joins.
+    pub first_program: Option<ProgramWish>,
 }
 
 impl Default for Config {
@@ -61,6 +65,7 @@ impl Default for Config {
             scheduler: raylet_core::Config::default(),
             metrics_port: None,
             timeline: std::env::var("RAYLET_TIMELINE").is_ok_and(|value| value == "1" || value == "true"),
+            first_program: None,
         }
     }
 }
@@ -144,6 +149,13 @@ pub enum StartError {
     },
 }
 
+/// The zygote of a program that names its executable. One that cannot be had now is started when it is asked for.
+fn first_zygote(wish: &ProgramWish) -> Option<Kindled> {
+    let executable = PathBuf::from(wish.executable.as_ref()?);
+    let kindled = Kindled::start(&Program::wished(wish, executable));
+    kindled.inspect_err(|error| tracing::warn!(%error, "the first zygote does not start early")).ok()
+}
+
 /// A raylet that serves. Dropping it ends it and waits.
 pub struct Raylet {
     socket_thread: Option<JoinHandle<io::Result<()>>>,
@@ -169,6 +181,7 @@ impl Ender {
 impl Raylet {
     /// Takes the session, makes the store, whose own threads keep it, and serves.
     pub fn start(config: &Config) -> Result<Raylet, StartError> {
+        let first_zygote = config.first_program.as_ref().and_then(first_zygote);
         let spill_parent = config.spill_parent.as_deref();
         let session = Session::acquire(&config.base, &config.session, spill_parent)?;
         let (gate, dead) = Gate::new();
@@ -178,7 +191,7 @@ impl Raylet {
         let segments = store.segments()?;
         let listener = bind(&session.socket_path())?;
         let directory = session.directory().to_str().expect("a session has text for a path").to_owned();
-        let scheduler = Scheduler::new(Setup { config, store: store.clone(), gate, dead, directory })?;
+        let scheduler = Scheduler::new(Setup { config, store: store.clone(), gate, dead, directory, first_zygote })?;
         let metrics = config.metrics_port.map(bind_metrics).transpose()?;
         // From here on the drop of `raylet` ends what runs.
         let mut raylet = Raylet {

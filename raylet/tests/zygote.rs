@@ -131,7 +131,7 @@ impl World {
     fn new() -> World {
         let (tell_events, events) = mpsc::unbounded_channel();
         let (tell_lines, lines) = mpsc::channel(64);
-        let pool = Pool::start(tell_events, tell_lines).unwrap();
+        let pool = Pool::start(tell_events, tell_lines, None).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         World { pool, events, lines, runtime }
     }

@@ -139,7 +139,16 @@ fn program(given: &Bound<'_, PyDict>, executable: &str, arguments: &str) -> PyRe
 #[pyfunction]
 pub(crate) fn init<'py>(py: Python<'py>, config: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyDict>> {
     let config = config_of(config)?;
-    let ray = py.detach(|| without_signals(|| Raylet::init(config))).map_err(init_error)?;
+    let ray = std::thread::scope(|scope| -> PyResult<Raylet> {
+        let is_local = config.mode == Mode::Local;
+        let starting = scope.spawn(|| without_signals(|| Raylet::init(config)));
+        // Meanwhile the interpreter gets ready for its first call.
+        let warm_up = || hooks::hook(py, "session_starts")?.call0().map(drop);
+        let warmed = if is_local { Ok(()) } else { warm_up() };
+        let started = py.detach(|| starting.join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        warmed?;
+        started.map_err(init_error)
+    })?;
     let told = about(py, &ray)?;
     set(Some(ray));
     Ok(told)

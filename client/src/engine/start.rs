@@ -116,9 +116,13 @@ fn start(_config: &Config, _transport: Transport) -> Result<Raylet, InitError> {
 #[cfg(feature = "embedded")]
 fn start(config: &Config, transport: Transport) -> Result<Raylet, InitError> {
     let program = config.raylet_program.clone().map_or_else(raylet::pool::Program::own, raylet_program);
-    let child = crate::role::start_raylet_by(&program, &raylet_config(config)?)?;
+    let wish = worker_program(config, false);
+    // What is to be opened when the driver joins cannot be started before.
+    let first_program = Some(wish.clone()).filter(|wish| wish.executable.is_some());
+    let started = raylet::Config { first_program, ..raylet_config(config)? };
+    let child = crate::role::start_raylet_by(&program, &started)?;
     let directory = child.session_directory().to_owned();
-    let shared = join(&directory, config, transport, false)?;
+    let shared = join(&directory, config, transport, wish)?;
     Ok(Raylet::over(Arc::new(Remote { shared, child: Mutex::new(Some(child)) })))
 }
 
@@ -169,7 +173,7 @@ fn set_resource(config: &mut raylet::Config, name: &str, units: u64) {
 }
 
 fn join_driver(directory: &Path, config: &Config, transport: Transport, is_shared: bool) -> Result<Raylet, InitError> {
-    let shared = join(directory, config, transport, is_shared)?;
+    let shared = join(directory, config, transport, worker_program(config, is_shared))?;
     Ok(Raylet::over(Arc::new(Remote {
         shared,
         #[cfg(feature = "embedded")]
@@ -178,10 +182,14 @@ fn join_driver(directory: &Path, config: &Config, transport: Transport, is_share
 }
 
 /// Comes in as a driver.
-fn join(directory: &Path, config: &Config, transport: Transport, is_shared: bool) -> Result<Arc<Shared>, InitError> {
+fn join(
+    directory: &Path,
+    config: &Config,
+    transport: Transport,
+    program: ProgramWish,
+) -> Result<Arc<Shared>, InitError> {
     let options = ConnectOptions::at(directory);
     let connect = |source| InitError::Connect { directory: directory.to_owned(), source };
-    let program = program(config, is_shared);
     let (joined, parts, segment) = connection::join_to_work(&options, Comer::Driver(program)).map_err(connect)?;
     let job = joined.job;
     if joined.has_timeline {
@@ -304,7 +312,7 @@ fn nobodys_task(job: JobId) -> TaskId {
 
 /// What the driver's workers are started from: this executable, here. Where the raylet is not its
 /// child, in this environment, too.
-fn program(config: &Config, is_shared: bool) -> ProgramWish {
+fn worker_program(config: &Config, is_shared: bool) -> ProgramWish {
     let directory = env::current_dir().ok().and_then(|directory| directory.to_str().map(str::to_owned));
     let program = config.worker_program.clone().unwrap_or_default();
     let mut wish = ProgramWish {

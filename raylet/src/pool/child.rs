@@ -22,6 +22,7 @@ use crate::raylet::{Config, Ender, Raylet};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
+use raylet_api::ProgramWish;
 use raylet_api::zygote::ROLE_RAYLET;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -87,6 +88,19 @@ struct Setup {
     scheduler: raylet_core::Config,
     metrics_port: Option<u16>,
     timeline: bool,
+    #[serde(default)]
+    first_program: Option<ProgramWish>,
+}
+
+impl Setup {
+    /// As a packet. A program with too many variables for one is left out: its driver says it once more.
+    fn into_packet(mut self) -> Result<Vec<u8>, ChildError> {
+        let bytes = serde_json::to_vec(&self).map_err(|_| ChildError::NotUnicode)?;
+        if bytes.len() <= PACKET_BYTES_MAX || self.first_program.take().is_none() {
+            return Ok(bytes);
+        }
+        self.into_packet()
+    }
 }
 
 /// What became of it.
@@ -123,8 +137,9 @@ impl RayletChild {
             scheduler: config.scheduler.clone(),
             metrics_port: config.metrics_port,
             timeline: config.timeline,
+            first_program: config.first_program.clone(),
         };
-        let bytes = serde_json::to_vec(&setup).map_err(|_| ChildError::NotUnicode)?;
+        let bytes = setup.into_packet()?;
         let own = own_pidfd()?;
         let Started { pid, pidfd, socket } = start_role(program, ROLE_RAYLET)?;
         let owner = std::process::id();
@@ -268,6 +283,7 @@ fn config(setup: Setup) -> Config {
         scheduler: setup.scheduler,
         metrics_port: setup.metrics_port,
         timeline: setup.timeline,
+        first_program: setup.first_program,
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) mod own_process;
 
 pub use output::{Line, Stream};
 pub use raylet_api::zygote::{Exit, Refusal, WorkerSpec};
-pub use zygote::{Program, ZygoteError};
+pub use zygote::{Kindled, Program, ZygoteError};
 
 use crate::guarded::spawn;
 use raylet_api::zygote::{FORK_FDS, FromZygote, PacketError, ToZygote, encode};
@@ -143,8 +143,13 @@ pub struct Pool {
 
 impl Pool {
     /// Starts the pool's thread. Events must never be held up; lines may be, and then hold up the
-    /// workers that write them.
-    pub fn start(events: mpsc::UnboundedSender<Event>, lines: mpsc::Sender<Line>) -> io::Result<Pool> {
+    /// workers that write them. The first zygote may be on its way: it is taken where it is of the program that is
+    /// first asked for.
+    pub fn start(
+        events: mpsc::UnboundedSender<Event>,
+        lines: mpsc::Sender<Line>,
+        kindled: Option<Kindled>,
+    ) -> io::Result<Pool> {
         let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build()?;
         let (told, inbox) = mpsc::unbounded_channel();
         let hands = Hands {
@@ -153,6 +158,7 @@ impl Pool {
             told: told.clone(),
             zygotes: BTreeMap::new(),
             workers: BTreeMap::new(),
+            kindled,
             is_ending: false,
         };
         let thread = std::thread::Builder::new().name("raylet-pool".to_owned());
@@ -219,6 +225,7 @@ struct Hands {
     told: mpsc::UnboundedSender<Told>,
     zygotes: BTreeMap<u64, ZygoteRow>,
     workers: BTreeMap<u64, WorkerRow>,
+    kindled: Option<Kindled>,
     is_ending: bool,
 }
 
@@ -284,7 +291,7 @@ impl Hands {
     fn start_zygote(&mut self, number: u64, program: &Program) {
         let started = match self.is_ending || self.zygotes.contains_key(&number) {
             true => Err(ZygoteError::NumberInUse { zygote: number }),
-            false => Zygote::start(program),
+            false => self.kindle(program).and_then(Zygote::of),
         };
         match started {
             Ok(zygote) => self.keep_zygote(number, zygote),
@@ -292,6 +299,14 @@ impl Hands {
                 let error = Some(error);
                 self.say(Event::ZygoteEnded { zygote: number, error, exit: None, was_ready: false });
             }
+        }
+    }
+
+    /// The one that is on its way, where it is of this program.
+    fn kindle(&mut self, program: &Program) -> Result<Kindled, ZygoteError> {
+        match self.kindled.take().filter(|kindled| kindled.is_of(program)) {
+            Some(kindled) => Ok(kindled),
+            None => Kindled::start(program),
         }
     }
 

@@ -7,6 +7,7 @@
 use super::{group, until_ended};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use raylet_api::ProgramWish;
 use raylet_api::zygote::*;
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -60,6 +61,18 @@ impl Program {
             environment: Vec::new(),
             inherits_environment: true,
             directory: None,
+        }
+    }
+
+    /// What a driver asks for, whose own executable is `own`.
+    pub(crate) fn wished(wish: &ProgramWish, own: PathBuf) -> Program {
+        let environment = wish.environment.iter().flatten();
+        Program {
+            executable: wish.executable.as_ref().map_or(own, PathBuf::from),
+            arguments: wish.arguments.iter().map(OsString::from).collect(),
+            environment: environment.map(|(name, value)| (name.into(), value.into())).collect(),
+            inherits_environment: wish.environment.is_none(),
+            directory: wish.directory.as_ref().map(PathBuf::from),
         }
     }
 
@@ -124,6 +137,7 @@ pub(crate) struct Order {
 }
 
 /// A process that was started in some role with a socket for standard input. Never left a zombie.
+#[derive(Debug)]
 pub(crate) struct Started {
     pub(crate) pid: u32,
     pub(crate) pidfd: OwnedFd,
@@ -157,6 +171,68 @@ fn shown(executable: &Path) -> PathBuf {
     std::fs::read_link(executable).unwrap_or_else(|_| executable.to_owned())
 }
 
+/// A zygote that was started and that nobody listens to yet. Dropping it ends it.
+#[derive(Debug)]
+pub struct Kindled {
+    program: Program,
+    /// `None` once it is a [`Zygote`]'s.
+    inside: Option<Inside>,
+}
+
+#[derive(Debug)]
+struct Inside {
+    started: Started,
+    leash: OwnedFd,
+}
+
+impl Kindled {
+    /// Starts one, and puts it on a leash.
+    pub fn start(program: &Program) -> Result<Kindled, ZygoteError> {
+        let started = start_role(program, ROLE_ZYGOTE)?;
+        match greet(&started.socket) {
+            Ok(leash) => Ok(Kindled { program: program.clone(), inside: Some(Inside { started, leash }) }),
+            Err(error) => {
+                end(started.pid, &started.pidfd);
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn is_of(&self, program: &Program) -> bool {
+        self.program == *program
+    }
+}
+
+impl Drop for Kindled {
+    fn drop(&mut self) {
+        if let Some(Inside { started, .. }) = &self.inside {
+            end(started.pid, &started.pidfd);
+        }
+    }
+}
+
+/// Has it start, and gives its leash.
+fn greet(socket: &OwnedFd) -> Result<OwnedFd, ZygoteError> {
+    let (leash, worn) = process::leash()?;
+    let bytes = encode(&ToZygote::Start {}).expect("it has nothing that could be too long");
+    match send_fds(socket.as_fd(), &bytes, &[worn.as_fd()]) {
+        // It has ended already, and is reported to.
+        Ok(_) | Err(FdError::System { source: Errno::EPIPE, .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
+    let system = |source| ProcessError::System { call: "fcntl F_SETFL", source };
+    nix::fcntl::fcntl(socket, flags).map_err(system)?;
+    Ok(leash)
+}
+
+/// Kills and reaps it.
+fn end(pid: u32, pidfd: &OwnedFd) {
+    super::kill(pidfd);
+    // Killed, so this does not take long.
+    let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid.cast_signed()), None);
+}
+
 /// A zygote that runs.
 pub(crate) struct Zygote {
     pid: u32,
@@ -168,39 +244,21 @@ pub(crate) struct Zygote {
 }
 
 impl Zygote {
-    /// Starts one, and gives the leash that it wears.
-    pub(crate) fn start(program: &Program) -> Result<(Zygote, OwnedFd), ZygoteError> {
-        let started = start_role(program, ROLE_ZYGOTE)?;
-        match Zygote::greet(started.socket) {
-            Ok((socket, leash)) => {
-                let pidfd = Arc::new(started.pidfd);
-                let waiting = VecDeque::new();
-                let zygote = Zygote { pid: started.pid, pidfd, socket, waiting, unanswered_count: 0, is_ready: false };
-                Ok((zygote, leash))
-            }
-            Err(error) => {
-                super::kill(&started.pidfd);
-                // Killed, so this does not take long.
-                let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(started.pid.cast_signed()), None);
-                Err(error)
-            }
-        }
-    }
-
-    fn greet(socket: OwnedFd) -> Result<(AsyncFd<OwnedFd>, OwnedFd), ZygoteError> {
-        let (leash, worn) = process::leash()?;
-        let bytes = encode(&ToZygote::Start {}).expect("it has nothing that could be too long");
-        match send_fds(socket.as_fd(), &bytes, &[worn.as_fd()]) {
-            // It has ended already, and is reported to.
-            Ok(_) | Err(FdError::System { source: Errno::EPIPE, .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
-        let system = |source| ProcessError::System { call: "fcntl F_SETFL", source };
-        nix::fcntl::fcntl(&socket, flags).map_err(system)?;
+    /// Takes over one that is on its way, and gives the leash that it wears.
+    pub(crate) fn of(mut kindled: Kindled) -> Result<(Zygote, OwnedFd), ZygoteError> {
+        let Some(Inside { started, leash }) = kindled.inside.take() else { unreachable!("it is taken here only") };
+        let Started { pid, pidfd, socket } = started;
         #[allow(deprecated, reason = "the registration owns the descriptor, so nobody closes it before")]
-        let socket = AsyncFd::new(socket);
-        Ok((socket.map_err(|source| ZygoteError::Watch { source })?, leash))
+        match AsyncFd::new(socket) {
+            Ok(socket) => {
+                let (pidfd, waiting) = (Arc::new(pidfd), VecDeque::new());
+                Ok((Zygote { pid, pidfd, socket, waiting, unanswered_count: 0, is_ready: false }, leash))
+            }
+            Err(source) => {
+                end(pid, &pidfd);
+                Err(ZygoteError::Watch { source })
+            }
+        }
     }
 
     /// Becomes readable when it has ended.

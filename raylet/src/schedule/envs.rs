@@ -10,10 +10,8 @@ use crate::pool::{self, Exit, Program, WorkerSpec};
 use raylet_api::ProgramWish;
 use raylet_core::event::Event;
 use raylet_core::ids::{EnvId, JobId, WorkerId};
-use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
 
 /// How much rather than a driver a worker is killed when memory runs out.
 const OOM_SCORE_ADJ: i32 = 300;
@@ -38,21 +36,12 @@ pub(crate) fn executable_of(pid: u32) -> Option<File> {
 }
 
 impl Env {
-    pub(super) fn new(number: u32, wish: ProgramWish, executable: Option<File>) -> Env {
-        let path = match (&wish.executable, &executable) {
-            (Some(path), _) => PathBuf::from(path),
-            (None, Some(file)) => PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())),
-            (None, None) => PathBuf::from("/proc/self/exe"),
-        };
-        let inherits_environment = wish.environment.is_none();
-        let environment = wish.environment.unwrap_or_default();
-        let program = Program {
-            executable: path,
-            arguments: wish.arguments.into_iter().map(OsString::from).collect(),
-            environment: environment.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
-            inherits_environment,
-            directory: wish.directory.map(PathBuf::from),
-        };
+    pub(super) fn new(number: u32, wish: &ProgramWish, executable: Option<File>) -> Env {
+        let own = executable.as_ref().map_or_else(
+            || "/proc/self/exe".to_owned(),
+            |file| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()),
+        );
+        let program = Program::wished(wish, own.into());
         Env { number, program, _executable: executable, trouble: None, is_over: false }
     }
 }

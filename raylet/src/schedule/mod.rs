@@ -226,12 +226,14 @@ pub(crate) struct Setup<'a> {
     pub(crate) dead: mpsc::UnboundedReceiver<ClientId>,
     /// Of the session.
     pub(crate) directory: String,
+    /// That the first driver may take over.
+    pub(crate) first_zygote: Option<pool::Kindled>,
 }
 
 impl Scheduler {
     /// A scheduler that nobody knows yet, and where they turn to.
     pub(crate) fn new(setup: Setup<'_>) -> Result<(Scheduler, Desk), StartError> {
-        let Setup { config, store, gate, dead, directory } = setup;
+        let Setup { config, store, gate, dead, directory, first_zygote } = setup;
         let (inputs, input_ear) = mpsc::channel(INPUT_COUNT_MAX);
         let (events, pool_ear) = mpsc::unbounded_channel();
         let (lines, line_ear) = mpsc::channel(LINE_COUNT_MAX);
@@ -251,7 +253,7 @@ impl Scheduler {
         let node = Node::new(core_config, config.resources.clone())?;
         let logs = Path::new(&directory).join(logs::DIRECTORY);
         let logs = Logs::start(&logs).map_err(|source| StartError::Logs { path: logs, source })?;
-        let pool = Pool::start(events, lines).map_err(|source| StartError::Thread { source })?;
+        let pool = Pool::start(events, lines, first_zygote).map_err(|source| StartError::Thread { source })?;
         let ears = Ears { inputs: input_ear, dead, pool: pool_ear, lines: line_ear, ready: ready_ear };
         let scheduler = Scheduler {
             pool,

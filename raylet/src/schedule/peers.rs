@@ -134,7 +134,7 @@ impl Scheduler {
         let env = EnvId(self.next_env);
         self.next_env += 1;
         let Joined { line, client, pid, job: number, program, executable, out, .. } = joined;
-        self.envs.insert(env, Env::new(number, program, executable));
+        self.envs.insert(env, Env::new(number, &program, executable));
         self.drivers.insert(env, Driver { line, job: None, dropped_lines: 0 });
         self.add_peer(line, Who::Driver(env), client, pid, out);
         self.step(Event::DriverJoined { driver: DriverId(env.0), env });

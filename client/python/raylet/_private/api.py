@@ -167,8 +167,6 @@ def init(
 
     environment = environments.checked(_job_environment(job_config, runtime_env))
     namespace = _namespace(namespace, job_config)
-    if configure_logging:
-        driver.configure_logging(logging_level, logging_format)
     with sessions.lock:
         job = sessions.describe_driver(namespace)
         if local_mode:
@@ -197,6 +195,8 @@ def init(
         session.job["given_runtime_env"] = dict(runtime_env or {})
         session.address_info = _address_info(info)
         sessions.set_current(session)
+    if configure_logging:
+        driver.configure_logging(logging_level, logging_format)
     driver.began(session)
     return RayContext(dict(session.address_info))
 
@@ -279,13 +279,17 @@ def _job_environment(job_config: Any, runtime_env: dict[str, Any] | None) -> dic
     return runtime_env
 
 
+def _random_uuid() -> str:
+    """A random UUID, as Ray's; `uuid` takes long to import."""
+    digits = os.urandom(16).hex()
+    return "-".join((digits[:8], digits[8:12], f"4{digits[13:16]}", f"a{digits[17:20]}", digits[20:]))
+
+
 def _namespace(namespace: str | None, job_config: Any) -> str:
     if namespace is None and job_config is not None:
         namespace = getattr(job_config, "ray_namespace", None)
     if namespace is None:
-        import uuid
-
-        return str(uuid.uuid4())
+        return _random_uuid()
     if not isinstance(namespace, str):
         raise TypeError("namespace must be None or a string.")
     if not namespace:
@@ -587,11 +591,3 @@ def get_gpu_ids() -> list[int] | list[str]:
     if session.kind != "worker" or not visible:
         return []
     return [int(gpu) if gpu.isdigit() else gpu for gpu in visible.split(",")]  # type: ignore[return-value]
-
-
-def require_session() -> Session:
-    """The session. Raises RaySystemError where there is none."""
-    session = sessions.current()
-    if session is None:
-        raise RaySystemError(sessions.NOT_STARTED)
-    return session

@@ -52,12 +52,20 @@ def _raylet_code() -> str:
     )
 
 
-def own_command() -> list[str]:
-    """The command that starts this package's command line once more."""
-    import subprocess
+# What a driver's first calls need, so that it is there when its session is.
+_NEEDED_SOON = ["cloudpickle", "raylet.remote_function", "raylet.actor", "raylet._private.pickling"]
+_NEEDED_SOON += ["raylet._private.invocation", "raylet._private.signature", "raylet._private.code"]
+_NEEDED_SOON += ["raylet._private.errors", "raylet._private.worker", "socket", "signal", "resource"]
 
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return [sys.executable, *flags, "-m", "raylet"]
+
+def warm_up() -> None:
+    """Import what comes next, while nobody has anything better to do."""
+    import importlib
+
+    for name in _NEEDED_SOON:
+        # Whoever needs it says what is wrong with it.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 def began(session: Session) -> None:

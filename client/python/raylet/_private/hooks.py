@@ -32,6 +32,13 @@ name_taken = errors.name_taken
 describe_error = errors.describe
 
 
+def session_starts() -> None:
+    """While the raylet that a driver waits for starts: import what comes next."""
+    from . import driver
+
+    driver.warm_up()
+
+
 def load_function(key: int, definition: Any) -> tuple[Any, str]:
     """What a worker calls for a key, and the name that it goes by."""
     from . import loading
@@ -114,13 +121,6 @@ def print_logs(lines: list[tuple[str, int, bool, str]]) -> None:
     from . import logs
 
     logs.show(lines)
-
-
-def flush_logs() -> None:
-    """Show what is held back of the workers' lines."""
-    from . import logs
-
-    logs.flush()
 
 
 def unhandled(*parts: Any) -> None:

@@ -94,12 +94,27 @@ def job_of_environment() -> dict[str, Any]:
     return json.loads(os.environ.get(JOB_VARIABLE) or "{}")
 
 
+# Options of the interpreter by the names of their flags. Those of `-I` are not handed on: workers have the driver's
+# paths and environment anyway.
+_OPTIONS = {"debug": "d", "optimize": "O", "dont_write_bytecode": "B", "no_site": "S", "verbose": "v"}
+_OPTIONS |= {"bytes_warning": "b", "quiet": "q"}
+_OPTIONS_OF_ISOLATED = {"no_user_site": "s", "ignore_environment": "E", "safe_path": "P"}
+
+
+def interpreter_flags() -> list[str]:
+    """How another interpreter is given the options of this one; `subprocess` knows too, and takes long to import."""
+    options = _OPTIONS if sys.flags.isolated else {**_OPTIONS, **_OPTIONS_OF_ISOLATED}
+    counts = ((letter, int(getattr(sys.flags, name))) for name, letter in options.items())
+    flags = [f"-{letter * count}" for letter, count in counts if count]
+    flags += [f"-W{option}" for option in sys.warnoptions]
+    return flags + [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]
+
+
 def zygote_program(job: dict[str, Any]) -> tuple[str, list[str], dict[str, str]]:
     """How to start the zygote of this driver: the interpreter, its arguments, its environment."""
     import json
-    import subprocess
 
-    flags = [f for f in subprocess._args_from_interpreter_flags() if f != "-I"]  # type: ignore[attr-defined]
+    flags = interpreter_flags()
     home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     code = f"import sys; sys.path.insert(0, {home!r}); from raylet._private.zygote import main; main()"
     environment = {**os.environ, JOB_VARIABLE: json.dumps(job)}
