@@ -493,7 +493,7 @@ def test_a_definition_is_exported_once(session, tmp_path):
     raylet.get(uses.remote())
     before = object_count()
     found = raylet.get([uses.remote() for _ in range(1000)])
-    until(lambda: object_count() == before)
+    until(lambda: object_count() <= before)
     assert set(notes(tmp_path / "loads")) >= {str(pid) for _, pid in found}
     assert len(notes(tmp_path / "loads")) == len(set(notes(tmp_path / "loads")))
 

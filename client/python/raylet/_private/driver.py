@@ -43,12 +43,15 @@ def _raylet_code() -> str:
     """Lines that run the raylet in an interpreter without any of the package's Python modules."""
     from .. import _native
 
+    # By the import system's own frozen modules, which are there: `importlib.util` takes as long as the interpreter.
     return (
-        "import importlib.util as u\n"
-        f"s = u.spec_from_file_location('raylet._native', {_native.__file__!r})\n"
-        "m = u.module_from_spec(s)\n"
-        "s.loader.exec_module(m)\n"
-        "m.run_role()"
+        "import _frozen_importlib as f, _frozen_importlib_external as e\n"
+        f"path = {_native.__file__!r}\n"
+        "loader = e.ExtensionFileLoader('raylet._native', path)\n"
+        "spec = f.ModuleSpec('raylet._native', loader, origin=path)\n"
+        "module = loader.create_module(spec)\n"
+        "loader.exec_module(module)\n"
+        "module.run_role()"
     )
 
 

@@ -116,7 +116,8 @@ def zygote_program(job: dict[str, Any]) -> tuple[str, list[str], dict[str, str]]
 
     flags = interpreter_flags()
     home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    code = f"import sys; sys.path.insert(0, {home!r}); from raylet._private.zygote import main; main()"
+    # Garbage is not looked for while it imports: there is none, and the first task waits.
+    code = f"import gc, sys; gc.disable(); sys.path.insert(0, {home!r}); from raylet._private.zygote import main; main()"
     environment = {**os.environ, JOB_VARIABLE: json.dumps(job)}
     # Libraries that start a thread per core would take the cores from the tasks beside; Ray does the same.
     environment.setdefault("OMP_NUM_THREADS", "1")

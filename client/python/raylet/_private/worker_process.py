@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import io
 import os
 import signal
@@ -31,6 +32,7 @@ def started() -> None:
     """Make this process a worker of its driver's job."""
     job = sessions.job_of_environment()
     sessions.set_current(Session("worker", {}, job))
+    gc.enable()
     _seed_random()
     _buffer_lines()
     signal.signal(signal.SIGINT, interrupt)

@@ -42,6 +42,7 @@ def _take_over(job: dict[str, Any]) -> None:
 
 # What every worker needs at once, and what most need by and by.
 _FIRST = ["cloudpickle", "raylet._private.loading", "raylet._private.worker_process", "raylet._private.hooks"]
+_FIRST += ["raylet._private.worker", "raylet._private.ids"]
 _LATER = ["raylet.actor", "raylet.remote_function", "raylet._private.hosting", "raylet._private.pickling"]
 _LATER += ["raylet.runtime_context", "traceback"]
 
@@ -49,12 +50,7 @@ _LATER += ["raylet.runtime_context", "traceback"]
 def _warm_up() -> None:
     """Import what every worker needs: the first task waits for this."""
     _import_all(_FIRST)
-    _keep_shared()
-
-
-def _keep_shared() -> None:
-    """Keep the collector of workers from writing to what they share with the zygote."""
-    gc.collect()
+    # Keeps the collector of workers, who turn it on, from writing to what they share with the zygote.
     gc.freeze()
 
 
@@ -64,7 +60,9 @@ def idle() -> None:
 
     modules = session.job_of_environment().get("modules")
     _import_all(_LATER + (modules if isinstance(modules, list) else []))
-    _keep_shared()
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def _import_all(names: list[str]) -> None:
