@@ -37,7 +37,9 @@ mod _native {
     #[pymodule_export]
     use crate::stream::Stream;
     #[pymodule_export]
-    use crate::worker::{HostedCall, context, current_actor, exit_actor, interrupted, is_cancelled, running};
+    use crate::worker::{
+        CallInbox, HostedCall, context, current_actor, exit_actor, interrupted, is_cancelled, running,
+    };
 
     use super::*;
 

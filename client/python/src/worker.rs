@@ -5,15 +5,21 @@
 //! actor's methods are the same; a hosting actor is handed its calls ([`HostedCall`]). Errors are described
 //! by a hook, where the language has words for them. This file must not know how calls get here.
 
+mod actor;
+mod hosted;
+
+pub(crate) use hosted::{CallInbox, HostedCall};
+
 use crate::backstage;
 use crate::call::{AHEAD, DEFINITION, GROUP, actor_id};
 use crate::codec::{self, Place};
 use crate::hooks::{self, hook};
 use crate::session;
+use actor::Actor;
 use pyo3::exceptions::{PyRuntimeError, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
-use raylet_client::binding::{self, Handed, Language, Resident, Results, Running};
+use raylet_client::binding::{self, Language, Resident, Results, Running};
 use raylet_client::role::WorkerSpec;
 use raylet_client::{Raylet, TaskError, TaskErrorKind};
 use std::cell::RefCell;
@@ -35,8 +41,6 @@ static IS_CANCELLED: AtomicBool = AtomicBool::new(false);
 static IS_INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// Held while a run begins, ends or is interrupted, so that the signal comes within the run.
 static TURN: Mutex<()> = Mutex::new(());
-/// Of the actor that this process is.
-static HOSTED: Mutex<Option<HashMap<Handle, Py<HostedCall>>>> = Mutex::new(None);
 
 /// Whether this process is a worker.
 pub(crate) fn is_worker() -> bool {
@@ -199,8 +203,8 @@ impl Language for Interpreter {
     }
 
     fn interrupt(&self, result: Handle) {
-        if lock(&HOSTED).is_some() {
-            return backstage::run(move |py| cancel_hosted(py, result));
+        if hosted::is_hosting() {
+            return backstage::run(move |py| hosted::cancel(py, result));
         }
         let _turn = lock(&TURN);
         let runs = (RUNS_SLOT.load(Ordering::SeqCst), RUNS_GENERATION.load(Ordering::SeqCst));
@@ -223,14 +227,6 @@ impl Language for Interpreter {
                 error.print(py);
             }
         });
-    }
-}
-
-/// Cancels a call of the hosting actor that this process is, if it is under way.
-fn cancel_hosted(py: Python<'_>, result: Handle) {
-    let call = lock(&HOSTED).as_ref().and_then(|calls| calls.get(&result).map(|call| call.clone_ref(py)));
-    if let Some(call) = call {
-        call.get().cancel(py);
     }
 }
 
@@ -408,322 +404,6 @@ fn described(py: Python<'_>, error: &PyErr, name: &str, actor: Option<&Bound<'_,
             failed.print(py);
             TaskError::new(TaskErrorKind::Returned, name, &error)
         }
-    }
-}
-
-/// An actor of Python in its worker.
-struct Actor {
-    name: &'static str,
-    instance: Py<PyAny>,
-    /// `raylet._private`'s part of it.
-    loader: Py<PyAny>,
-    is_host: bool,
-    methods: HashMap<u64, Method>,
-}
-
-struct Method {
-    name: &'static str,
-    function: OnceLock<Py<PyAny>>,
-}
-
-impl Actor {
-    fn create(py: Python<'_>, call: &Running<'_>) -> Result<Actor, TaskError> {
-        IS_ACTOR.store(true, Ordering::Relaxed);
-        RESTARTS.store(call.attempt, Ordering::Relaxed);
-        let class = "an actor";
-        let (header, arguments) = header_of(call, || class)?;
-        let definition = definition_of(py, class, call.ray, &header)?;
-        let died = |error: PyErr| described_as_death(py, &error, class);
-        let loader = hook(py, "load_actor").and_then(|hook| hook.call1((call.key, definition))).map_err(died)?;
-        let name: String = loader.getattr("name").and_then(|name| name.extract()).map_err(died)?;
-        let name = binding::set_name(call.key, &name);
-        let _turn = Turn::begin(Current { key: call.key, name, attempt: call.attempt, result: None }, false);
-        let died = |error: PyErr| described_as_death(py, &error, name);
-        let (args, kwargs) = arguments_of(py, arguments, call).map_err(died)?;
-        let kwargs = kwargs.unwrap_or_else(|| PyDict::new(py));
-        let instance = loader.call_method1("create", (args, kwargs)).map_err(died)?;
-        let names: Vec<String> =
-            loader.call_method1("methods", (&instance,)).and_then(|names| names.extract()).map_err(died)?;
-        let methods = names.iter().map(|method| {
-            let key = binding::key(method);
-            let name = binding::set_name(key, method);
-            (key, Method { name, function: OnceLock::new() })
-        });
-        let methods = methods.collect();
-        let mode: String = loader.getattr("mode").and_then(|mode| mode.extract()).map_err(died)?;
-        let is_host = mode == "hosted";
-        if is_host {
-            *lock(&HOSTED) = Some(HashMap::new());
-        }
-        let (instance, loader) = (instance.unbind(), loader.unbind());
-        Ok(Actor { name, instance, loader, is_host, methods })
-    }
-
-    fn function<'py>(&self, py: Python<'py>, method: &Method) -> PyResult<Bound<'py, PyAny>> {
-        if let Some(function) = method.function.get() {
-            return Ok(function.bind(py).clone());
-        }
-        let function = self.loader.bind(py).call_method1("method", (&self.instance, method.name))?;
-        let _ = method.function.set(function.clone().unbind());
-        Ok(function)
-    }
-
-    fn method(&self, key: u64) -> Result<&Method, TaskError> {
-        let unknown = || unreadable(self.name, &format_args!("{} has no method of the key {key:#018x}", self.name));
-        self.methods.get(&key).ok_or_else(unknown)
-    }
-}
-
-/// A constructor's error is the death of its actor.
-fn described_as_death(py: Python<'_>, error: &PyErr, name: &str) -> TaskError {
-    let described = described(py, error, name, None);
-    TaskError::foreign(TaskErrorKind::ActorDied, name, described.message(), described.payload().to_vec(), true)
-}
-
-impl Resident for Actor {
-    fn is_host(&self) -> bool {
-        self.is_host
-    }
-
-    fn name(&self, key: u64) -> &'static str {
-        self.methods.get(&key).map_or(self.name, |method| method.name)
-    }
-
-    fn call(&self, call: &Running<'_>, results: &mut dyn Results) -> Result<(), TaskError> {
-        let method = self.method(call.key)?;
-        Python::attach(|py| {
-            let (header, arguments) = header_of(call, || method.name)?;
-            let instance = self.instance.bind(py);
-            let function = self.function(py, method);
-            let function = function.map_err(|error| described(py, &error, method.name, Some(instance)))?;
-            let current = Current { key: call.key, name: method.name, attempt: call.attempt, result: call.result };
-            let _turn = Turn::begin(current, true);
-            invoke(py, &function, method.name, Some(instance), call, arguments, header.ahead, results)
-        })
-    }
-
-    fn take(&self, calls: Vec<Handed>) {
-        let refused = Python::attach(|py| {
-            let take = |call| self.take_one(py, call).err();
-            calls.into_iter().filter_map(take).collect::<Vec<_>>()
-        });
-        for refused in refused {
-            let (call, error) = *refused;
-            call.finish(|_, _| Err(error));
-        }
-    }
-
-    fn finish(&self) {
-        if self.is_host {
-            Python::attach(|py| {
-                if let Err(error) = self.loader.bind(py).call_method0("finish") {
-                    error.print(py);
-                }
-            });
-        }
-        // Before the raylet hears of the end: it waits for nobody then.
-        Python::attach(|py| exit(py, 0));
-    }
-}
-
-impl Actor {
-    fn take_one(&self, py: Python<'_>, call: Handed) -> Result<(), Box<(Handed, TaskError)>> {
-        let method = match self.method(call.running().key) {
-            Ok(method) => method,
-            Err(error) => return Err(Box::new((call, error))),
-        };
-        match HostedCall::read(py, call, method.name) {
-            Ok(hosted) => {
-                self.hand_to_host(py, hosted);
-                Ok(())
-            }
-            Err(refused) => {
-                let (call, error) = *refused;
-                Err(Box::new((call, described(py, &error, method.name, None))))
-            }
-        }
-    }
-
-    fn hand_to_host(&self, py: Python<'_>, call: HostedCall) {
-        let result = call.result;
-        let made = Py::new(py, call).and_then(|call| {
-            if let (Some(result), Some(calls)) = (result, lock(&HOSTED).as_mut()) {
-                calls.insert(result, call.clone_ref(py));
-            }
-            self.loader.bind(py).call_method1("submit", (call,))
-        });
-        if let Err(error) = made {
-            // The call says so itself when it is dropped.
-            error.print(py);
-        }
-    }
-}
-
-/// A call of a hosting actor: whoever has it ends it, once.
-#[pyclass(frozen, module = "raylet._native")]
-pub(crate) struct HostedCall {
-    handed: Mutex<Option<Handed>>,
-    result: Option<Handle>,
-    #[pyo3(get)]
-    name: &'static str,
-    #[pyo3(get)]
-    args: Py<PyTuple>,
-    #[pyo3(get)]
-    kwargs: Option<Py<PyDict>>,
-    #[pyo3(get)]
-    group: Option<String>,
-    #[pyo3(get)]
-    is_stream: bool,
-    #[pyo3(get)]
-    num_returns: usize,
-    #[pyo3(get)]
-    attempt: u32,
-    ahead: Option<u32>,
-    is_cancelled: AtomicBool,
-    on_cancel: Mutex<Option<Py<PyAny>>>,
-}
-
-impl HostedCall {
-    fn read(py: Python<'_>, handed: Handed, name: &'static str) -> Result<HostedCall, Box<(Handed, PyErr)>> {
-        let running = handed.running();
-        let Some((header, arguments)) = Header::read(running.arguments) else {
-            return Err(Box::new((handed, PyRuntimeError::new_err("the call does not begin as calls do"))));
-        };
-        let (args, kwargs) = match arguments_of(py, arguments, &running) {
-            Ok((args, kwargs)) => (args.unbind(), kwargs.map(Bound::unbind)),
-            Err(error) => return Err(Box::new((handed, error))),
-        };
-        let (group, ahead) = (header.group.map(str::to_owned), header.ahead);
-        let (result, is_stream, num_returns, attempt) =
-            (running.result, running.is_stream, running.results, running.attempt);
-        let handed = Mutex::new(Some(handed));
-        let (is_cancelled, on_cancel) = (AtomicBool::new(false), Mutex::new(None));
-        Ok(HostedCall {
-            handed,
-            result,
-            name,
-            args,
-            kwargs,
-            group,
-            is_stream,
-            num_returns,
-            attempt,
-            ahead,
-            is_cancelled,
-            on_cancel,
-        })
-    }
-
-    fn cancel(&self, py: Python<'_>) {
-        self.is_cancelled.store(true, Ordering::SeqCst);
-        let callback = lock(&self.on_cancel).take();
-        if let Some(error) = callback.and_then(|callback| callback.call0(py).err()) {
-            error.write_unraisable(py, None);
-        }
-    }
-
-    fn take(&self) -> PyResult<Handed> {
-        lock(&self.handed).take().ok_or_else(|| PyRuntimeError::new_err("the call is over"))
-    }
-
-    fn current(&self) -> Current {
-        Current { key: binding::key(self.name), name: self.name, attempt: self.attempt, result: self.result }
-    }
-
-    /// Ends it; true where it is to run again.
-    fn end(
-        &self,
-        handed: Handed,
-        produce: impl FnOnce(&Running<'_>, &mut dyn Results) -> Result<(), TaskError>,
-    ) -> bool {
-        let again = handed.finish(produce);
-        let is_again = again.is_some();
-        match again {
-            Some(again) => *lock(&self.handed) = Some(again),
-            None => {
-                let gone = self.result.and_then(|result| lock(&HOSTED).as_mut()?.remove(&result));
-                drop(gone);
-            }
-        }
-        is_again
-    }
-}
-
-#[pymethods]
-impl HostedCall {
-    /// Runs a function with the call's arguments, in its name, and ends it; true where it is to run again.
-    fn invoke(&self, py: Python<'_>, function: &Bound<'_, PyAny>, actor: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let returned =
-            self.within(|| function.call(self.args.bind(py), self.kwargs.as_ref().map(|kwargs| kwargs.bind(py))))?;
-        match returned {
-            Ok(returned) => self.done(py, &returned, Some(actor)),
-            Err(error) => self.failed(py, error.value(py).as_any(), Some(actor)),
-        }
-    }
-
-    /// Ends it by what was returned.
-    #[pyo3(signature = (value, actor=None))]
-    fn done(&self, py: Python<'_>, value: &Bound<'_, PyAny>, actor: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-        let handed = self.take()?;
-        let pushed = self.is_stream && value.is_none();
-        Ok(self.end(handed, |running, results| match pushed {
-            true => Ok(()),
-            false => hand_over(py, value, self.name, actor, running, self.ahead, results),
-        }))
-    }
-
-    /// Ends it by an exception.
-    #[pyo3(signature = (exception, actor=None))]
-    fn failed(&self, py: Python<'_>, exception: &Bound<'_, PyAny>, actor: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-        let handed = self.take()?;
-        let error = described(py, &PyErr::from_value(exception.clone()), self.name, actor);
-        Ok(self.end(handed, |_, _| Err(error)))
-    }
-
-    /// The next item of a stream; false where nobody reads on.
-    fn push(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let mut handed = self.take()?;
-        let encoded = codec::encode_as(py, value, Place::Result);
-        let pushed = encoded.and_then(|encoded| {
-            encoded.with_form(py, |form| handed.push(form, 0)).map_err(|error| codec::refused(&error))
-        });
-        *lock(&self.handed) = Some(handed);
-        pushed
-    }
-
-    /// Whether somebody has cancelled it.
-    fn is_cancelled(&self) -> bool {
-        self.is_cancelled.load(Ordering::SeqCst)
-    }
-
-    /// Has something called when somebody cancels it; at once where somebody has.
-    fn set_on_cancel(&self, py: Python<'_>, callback: Py<PyAny>) -> PyResult<()> {
-        *lock(&self.on_cancel) = Some(callback);
-        if self.is_cancelled() {
-            self.cancel(py);
-        }
-        Ok(())
-    }
-
-    /// As `context()` says it of this call.
-    fn context<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let before = CURRENT.replace(Some(self.current()));
-        let told = context(py);
-        CURRENT.set(before);
-        let told = told?;
-        if let Some(object) = self.result.and_then(|result| session::found()?.store().refer(result)) {
-            told.set_item("task_id", PyBytes::new(py, &object.id().task()))?;
-        }
-        Ok(told)
-    }
-}
-
-impl HostedCall {
-    fn within<R>(&self, body: impl FnOnce() -> R) -> PyResult<R> {
-        let _turn = Turn::begin(self.current(), false);
-        let frame = lock(&self.handed).as_ref().map(Handed::scope);
-        let frame = frame.ok_or_else(|| PyRuntimeError::new_err("the call is over"))?;
-        Ok(frame.within(body))
     }
 }
 

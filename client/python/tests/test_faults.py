@@ -4,6 +4,7 @@ The one thing to know: every wait has a limit that a working product does not co
 This file must not rely on an order of two deaths.
 """
 
+import asyncio
 import atexit
 import ctypes
 import json
@@ -808,6 +809,70 @@ def test_cancel_interrupts_what_blocks(session, tmp_path):
     get(done)
     raylet.cancel(done)
     assert get(done) == "done"
+
+
+def test_cancel_reaches_a_call_that_waits_for_an_event_loop(session, tmp_path):
+    """A call that an actor has taken and that its blocked loop has not begun is cancelled all the same."""
+
+    @raylet.remote(concurrency_groups={"other": 1})
+    class Busy:
+        @raylet.method(concurrency_group="other")
+        async def sleep(self):
+            touch(tmp_path / "sleeps")
+            try:
+                await asyncio.sleep(1000)
+            finally:
+                touch(tmp_path / "woken")
+
+        async def block(self):
+            touch(tmp_path / "blocks")
+            pass_gate(tmp_path / "go on")
+
+        async def quick(self, path):
+            touch(path)
+
+    actor = Busy.remote()
+    sleeping, blocking = actor.sleep.remote(), actor.block.remote()
+    until(lambda: (tmp_path / "blocks").exists() and (tmp_path / "sleeps").exists())
+    waiting = [actor.quick.remote(tmp_path / f"began {number}") for number in range(3)]
+    raylet.cancel(waiting[1])
+    # Cancels arrive in order: when this one has, so has the other.
+    raylet.cancel(sleeping)
+    until((tmp_path / "woken").exists)
+    touch(tmp_path / "go on")
+    get([blocking, waiting[0], waiting[2]])
+    with pytest.raises(TaskCancelledError):
+        get(waiting[1])
+    assert not (tmp_path / "began 1").exists()
+
+
+@pytest.mark.parametrize("form", ["fails.remote()", "Actor.remote().fails.remote()"])
+def test_an_error_that_nobody_can_read_is_reported_once(tmp_path, form):
+    """The error of a call whose reference is gone before it fails is reported where it fails, once."""
+    text = f"""
+    import sys, raylet, support
+
+    raylet.init(num_cpus=2)
+
+    def failing():
+        support.touch(sys.argv[1])
+        support.pass_gate(sys.argv[2])
+        raise ValueError("nobody reads this")
+
+    fails = raylet.remote(failing)
+
+    @raylet.remote
+    class Actor:
+        def fails(self):
+            failing()
+
+    {form}
+    support.pass_gate(sys.argv[1])
+    support.touch(sys.argv[2])
+    support.until(lambda: not support.running())
+    """
+    out, err = run_program(tmp_path, text, tmp_path / "began", tmp_path / "gate")
+    assert (out + err).count("Unhandled error") == 1, out + err
 
 
 def test_signals_of_others_do_not_interrupt_a_task(session, tmp_path):

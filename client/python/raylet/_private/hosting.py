@@ -1,8 +1,9 @@
 """Actors that do several things at once: thread pools and event loops, one per concurrency group.
 
-The one thing to know: the native side hands every call over at once (`Host.submit`) and the host starts calls in that
-order, as many at a time as the group allows; whoever runs a call ends it. An actor with any coroutine runs everything
-on event loops, its ordinary methods too, which therefore hold up the loop they run on.
+The one thing to know: the native side hands every call over at once (`Host.submit`, or an inbox that an event loop
+watches) and the host starts calls in that order, as many at a time as the group allows; whoever runs a call ends it. An
+actor with any coroutine runs everything on event loops, its ordinary methods too, which therefore hold up the loop they
+run on.
 
 This module must not run a call on the thread that hands it over.
 """
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from .. import _native
 from . import loading, worker_process
 from .errors import refuse_retry
 
@@ -28,8 +30,6 @@ current_call: contextvars.ContextVar[Any] = contextvars.ContextVar("raylet_call"
 class Host:
     """An actor whose calls overlap."""
 
-    mode = "hosted"
-
     def __init__(self, cls: type, info: dict[str, Any]) -> None:
         self.cls = cls
         self.info = info
@@ -39,6 +39,7 @@ class Host:
         self.groups: dict[str | None, Any] = {}
         self.is_async: bool = info["is_async"]
         sizes = {None: info["concurrency"], **info["groups"]}
+        self.mode = "loops" if self.is_async else "pools"
         kind = Loop if self.is_async else Pool
         self.groups = {group: kind(self, group or "default", size) for group, size in sizes.items()}
 
@@ -63,10 +64,17 @@ class Host:
             function = self.functions[name] = loading.method_of(self.instance, name, self.info)
         return function
 
+    def group_of(self, name: str) -> str | None:
+        """The concurrency group of a method where its caller names none."""
+        return self.info["methods"][name].group
+
+    def inboxes(self) -> list[tuple[str | None, _native.CallInbox]]:
+        """Where the calls of each group are put, the default one's first; only with event loops."""
+        return [(name, group.inbox) for name, group in self.groups.items()]
+
     def submit(self, call: Any) -> None:
-        """Take a call over; it is started in its turn."""
-        group = call.group or self.info["methods"][call.name].group
-        self.groups.get(group, self.groups[None]).add(call)
+        """Take a call over; it is started in its turn. Only with pools of threads."""
+        self.groups.get(call.group or self.group_of(call.name), self.groups[None]).add(call)
 
     def finish(self) -> None:
         """Return when every call that was taken over is over."""
@@ -107,17 +115,16 @@ class Loop:
         self.host = host
         self.size = size
         self.loop = _new_loop()
-        self.inbox: collections.deque[Any] = collections.deque()
+        self.inbox = _native.CallInbox()
         self.waiting: collections.deque[Any] = collections.deque()
         self.tasks: set[asyncio.Task[None]] = set()
-        self.lock = threading.Lock()
-        self.is_woken = False
         self.idle: threading.Event | None = None
         self.thread = threading.Thread(target=self._work, name=f"AsyncIO Thread: {name}", daemon=True)
         self.thread.start()
 
     def _work(self) -> None:
         asyncio.set_event_loop(self.loop)
+        self.loop.add_reader(self.inbox.fileno(), self._receive)
         self.loop.run_forever()
 
     def run(self, make: Callable[[], Any]) -> Any:
@@ -133,20 +140,8 @@ class Loop:
         self.loop.call_soon_threadsafe(lambda: self.loop.create_task(body()))
         return done.result()
 
-    def add(self, call: Any) -> None:
-        """Have a call run on the loop. Calls that come together wake the loop once."""
-        with self.lock:
-            self.inbox.append(call)
-            if self.is_woken:
-                return
-            self.is_woken = True
-        self.loop.call_soon_threadsafe(self._receive)
-
     def _receive(self) -> None:
-        with self.lock:
-            self.is_woken = False
-            received, self.inbox = self.inbox, collections.deque()
-        self.waiting.extend(received)
+        self.waiting.extend(self.inbox.take())
         self._start()
 
     def _start(self) -> None:
@@ -155,7 +150,7 @@ class Loop:
             task = self.loop.create_task(self._run(call))
             self.tasks.add(task)
             task.add_done_callback(self._ended)
-        if self.idle is not None and not self.tasks and not self.waiting and not self.inbox:
+        if self.idle is not None and not self.tasks and not self.waiting:
             self.idle.set()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -175,6 +170,8 @@ class Loop:
         instance = self.host.instance
         allowed: tuple[type, ...] | None = None
         try:
+            if call.is_cancelled():
+                raise asyncio.CancelledError
             function, args, kwargs, allowed = self._target(call)
             if not _is_async(function):
                 return call.invoke(self.host.method(None, call.name), instance)
@@ -202,7 +199,7 @@ class Loop:
     def finish(self) -> None:
         """Return when every call is over."""
         self.idle = threading.Event()
-        self.loop.call_soon_threadsafe(self._start)
+        self.loop.call_soon_threadsafe(self._receive)
         self.idle.wait()
 
 
