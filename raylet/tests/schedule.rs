@@ -338,7 +338,7 @@ fn be_actor(hand: &mut Hand, actor: &RunActor) -> i32 {
                     queues.remove(&less.queue);
                     hand.say(QueueDropped { queue: less.queue });
                 }
-                Message::EndActor(_) => is_ending = true,
+                Message::EndWorker(_) => is_ending = true,
                 other => panic!("{other:?}"),
             }
         }

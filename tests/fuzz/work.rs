@@ -71,7 +71,7 @@ fn actors_and_groups() -> Vec<Message> {
         QueueDropped { queue: 3 }.into(),
         ActorReady {}.into(),
         ActorFailed { error: vec![0xc0] }.into(),
-        EndActor {}.into(),
+        EndWorker {}.into(),
         ActorExited {}.into(),
     ]
 }

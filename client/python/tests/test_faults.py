@@ -759,14 +759,11 @@ def ends_by_exit_actor(path):
         get(actor.call.remote(raylet.actor.exit_actor))
 
 
-IS_CUT_SHORT = pytest.mark.xfail(strict=True, reason="a worker that is to end is killed while its handlers run")
-
-
 @pytest.mark.parametrize(
     "end",
     [
         ends_by_sys_exit,
-        pytest.param(ends_by_its_last_call, marks=IS_CUT_SHORT),
+        ends_by_its_last_call,
         ends_by_its_last_handle,
         ends_by_exit_actor,
     ],

@@ -113,7 +113,7 @@ impl Worker {
         Worker { seat, inbox, runner, spin: Spin::new(), environment: Environment::default() }
     }
 
-    /// Does what the raylet says, until it has been an actor.
+    /// Does what the raylet says, until it has been an actor or is to end.
     fn work(&mut self) {
         self.seat.say(WorkerReady {});
         loop {
@@ -121,6 +121,7 @@ impl Worker {
                 Message::Grant(grant) => self.serve(&grant),
                 Message::RunTask(task) => self.run(&task),
                 Message::RunActor(actor) => return self.become_actor(&actor),
+                Message::EndWorker(_) => return,
                 // Late: a lease that has been returned, a task that is done.
                 _ => {}
             }

@@ -500,7 +500,7 @@ pub(super) fn ledger(ground: &Ground, concurrency_max: u32) -> JoinHandle<()> {
 }
 
 pub(super) fn end_actor(ground: &Ground, worker: JoinHandle<()>) {
-    ground.inbox.put(EndActor {}.into());
+    ground.inbox.put(EndWorker {}.into());
     assert!(matches!(ground.hear(), Message::ActorExited(_)));
     worker.join().unwrap();
 }
@@ -538,7 +538,7 @@ fn a_call_that_waits_for_an_object_holds_up_its_caller_and_nobody_else() {
     assert_eq!(ground.value::<Vec<u64>>(&beside), [3]);
     assert!(!waits.results[0].is_ready() && !behind.results[0].is_ready());
     // The end waits for it as well.
-    ground.inbox.put(EndActor {}.into());
+    ground.inbox.put(EndWorker {}.into());
     let options = store::CreateOptions { encoding: Encoding::MessagePack, ..Default::default() };
     ground.ray.store().put_for(promise.handle(), &[1], &options).unwrap().unwrap();
     ground.queues[0].bell().wake_all();

@@ -433,7 +433,7 @@ messages! {
     QueueDropped = 45,
     ActorReady = 46,
     ActorFailed = 47,
-    EndActor = 48,
+    EndWorker = 48,
     ActorExited = 49,
     LogLines = 50,
     Notice = 51,

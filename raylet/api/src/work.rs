@@ -509,9 +509,10 @@ pub struct ActorFailed {
     pub error: Vec<u8>,
 }
 
-/// The actor is to end after the calls that are queued. Answer: [`ActorExited`].
+/// The worker is to end by itself: an actor after the calls that are queued, another one at once. Answer of an
+/// actor: [`ActorExited`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndActor {}
+pub struct EndWorker {}
 
 /// The actor has ended, by itself or because it was asked to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -186,6 +186,11 @@ impl Pool {
         self.tell(Told::KillWorker { worker });
     }
 
+    /// The same, unless it has ended by itself in time.
+    pub fn kill_worker_after(&self, worker: u64, limit: Duration) {
+        self.tell(Told::KillWorkerAfter { worker, limit });
+    }
+
     fn tell(&self, told: Told) {
         // The thread ends at the drop alone.
         let _ = self.told.send(told);
@@ -210,6 +215,7 @@ enum Told {
     EndZygote { zygote: u64 },
     StartWorker { zygote: u64, spec: WorkerSpec },
     KillWorker { worker: u64 },
+    KillWorkerAfter { worker: u64, limit: Duration },
     Packet { zygote: u64, message: FromZygote, fds: Vec<OwnedFd> },
     ZygoteGone { zygote: u64, exit: Option<Exit> },
     WorkerGone { worker: u64, exit: Option<Exit> },
@@ -256,6 +262,7 @@ impl Hands {
                 Told::EndZygote { zygote } => self.end_zygote(zygote),
                 Told::StartWorker { zygote, spec } => self.start_worker(zygote, spec),
                 Told::KillWorker { worker } => self.kill_worker(worker),
+                Told::KillWorkerAfter { worker, limit } => self.kill_worker_after(worker, limit),
                 Told::Packet { zygote, message, fds } => self.hear(zygote, message, fds),
                 Told::ZygoteGone { zygote, exit } => self.zygote_gone(zygote, exit),
                 Told::WorkerGone { worker, exit } => self.worker_gone(worker, exit),
@@ -370,6 +377,15 @@ impl Hands {
             kill(pidfd);
             group::kill(*process);
         }
+    }
+
+    fn kill_worker_after(&self, worker: u64, limit: Duration) {
+        let told = self.told.clone();
+        spawn(async move {
+            tokio::time::sleep(limit).await;
+            // Of one that has ended nobody knows any more.
+            let _ = told.send(Told::KillWorker { worker });
+        });
     }
 
     fn hear(&mut self, number: u64, message: FromZygote, mut fds: Vec<OwnedFd>) {

@@ -14,7 +14,7 @@ use super::{Scheduler, Who};
 use raylet_api::failure::Failure;
 use raylet_api::record::{ObjectKey, RECORD_WORDS, Record};
 use raylet_api::{
-    ActorCreated, ActorFound, AskActor, CreateActor, DropQueue, EndActor, FindActor, KillActor, OpenActorQueue,
+    ActorCreated, ActorFound, AskActor, CreateActor, DropQueue, EndWorker, FindActor, KillActor, OpenActorQueue,
     QueueOpened, RefusalCode, Refused, RunActor, ServeQueue,
 };
 use raylet_core::effect::{DeathCause, Refusal};
@@ -289,7 +289,7 @@ impl Scheduler {
 
     pub(super) fn end_actor(&mut self, actor: ActorId, worker: WorkerId) {
         if self.actors.contains_key(&actor) {
-            self.send_worker(worker, EndActor {});
+            self.send_worker(worker, EndWorker {});
         }
     }
 

@@ -8,13 +8,18 @@
 use super::{Scheduler, WorkerRow};
 use crate::pool::{self, Exit, Program, WorkerSpec};
 use raylet_api::ProgramWish;
+use raylet_api::work::EndWorker;
+use raylet_core::effect::KillReason;
 use raylet_core::event::Event;
 use raylet_core::ids::{EnvId, JobId, WorkerId};
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 /// How much rather than a driver a worker is killed when memory runs out.
 const OOM_SCORE_ADJ: i32 = 300;
+/// How long a worker may take to end by itself: what its program does at its end.
+const END_TIME: Duration = Duration::from_secs(5);
 
 /// The program of a driver.
 #[derive(Debug)]
@@ -66,6 +71,17 @@ impl Scheduler {
             oom_score_adj: OOM_SCORE_ADJ,
         };
         self.pool.start_worker(u64::from(env.0), spec);
+    }
+
+    /// One that has nothing to do ends by itself, as a program does, unless that takes too long.
+    pub(super) fn end_worker(&mut self, worker: WorkerId, reason: KillReason) {
+        match reason {
+            KillReason::Idle | KillReason::CallsDone | KillReason::RoomNeeded => {
+                self.send_worker(worker, EndWorker {});
+                self.pool.kill_worker_after(worker.0, END_TIME);
+            }
+            _ => self.pool.kill_worker(worker.0),
+        }
     }
 
     /// Nothing of the job is left: nobody needs its zygote.

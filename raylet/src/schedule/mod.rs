@@ -388,7 +388,7 @@ impl Scheduler {
                 if reason == KillReason::NotReady {
                     self.worker_is_late(worker);
                 }
-                self.pool.kill_worker(worker.0);
+                self.end_worker(worker, reason);
             }
             Effect::RunActor { actor, worker, restarts, gpus } => self.run_actor(actor, worker, restarts, &gpus),
             Effect::ActorAlive { .. } => {}

@@ -206,7 +206,7 @@ impl<'a> Callers<'a> {
     #[cold]
     fn hear(&mut self) {
         let is_ours = |message: &Message| {
-            matches!(message, Message::ServeQueue(_) | Message::DropQueue(_) | Message::EndActor(_))
+            matches!(message, Message::ServeQueue(_) | Message::DropQueue(_) | Message::EndWorker(_))
         };
         while let Some(message) = self.inbox.take(is_ours) {
             match message {
