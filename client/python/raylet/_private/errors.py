@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import traceback
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+# Where this package goes through these on its way to the program, the way is as little the program's.
+_HELPERS = ("/concurrent/futures/_base.py", "/cloudpickle/cloudpickle.py")
 _ARGUMENT_FAILED = "  At least one of the input arguments for this task could not be computed:"
 _CRASHED_HEAD = "Traceback (most recent call last):\n"
 
@@ -185,11 +187,20 @@ def _drop_own_frames(form: traceback.TracebackException | None, seen: set[int]) 
     if form is None or id(form) in seen:
         return
     seen.add(id(form))
-    form.stack[:] = [frame for frame in form.stack if not is_own_file(frame.filename)]
+    form.stack[:] = _program_frames(form.stack)
     _drop_own_frames(form.__cause__, seen)
     _drop_own_frames(form.__context__, seen)
     for inner in getattr(form, "exceptions", None) or ():
         _drop_own_frames(inner, seen)
+
+
+def _program_frames(frames: list[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
+    kept, is_ours = [], False
+    for frame in frames:
+        is_ours = is_own_file(frame.filename) or is_ours and frame.filename.endswith(_HELPERS)
+        if not is_ours:
+            kept.append(frame)
+    return kept
 
 
 def is_own_file(filename: str) -> bool:

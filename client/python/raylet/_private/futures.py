@@ -75,9 +75,15 @@ def settle(future: Any, ref: Any) -> None:
         # A future takes no StopIteration: it would end the coroutine that awaits it.
         _fail(future, RuntimeError(f"the task raised {error!r}"))
     except BaseException as error:
-        _fail(future, error)
+        _fail(future, _without_this_frame(error))
     else:
         _succeed(future, value)
+
+
+def _without_this_frame(error: BaseException) -> BaseException:
+    """The exception as if the caller had not been there: it shows the program's frames, and holds no future."""
+    first = error.__traceback__
+    return error.with_traceback(first.tb_next if first is not None else None)
 
 
 def _succeed(future: Any, value: Any) -> None:
@@ -134,7 +140,7 @@ def on_completed(ref: Any, callback: Callable[[Any], None]) -> Any:
         try:
             value = _native.get(ref)
         except Exception as error:
-            value = error
+            value = _without_this_frame(error)
         callback(value)
 
     _native.on_ready(ref, ready)
