@@ -190,13 +190,15 @@ class LocalRayletDiedError(RayError):
 
 
 class WorkerCrashedError(RayError):
-    """The worker died while it ran the task."""
+    """The worker died while it ran the task. Takes a text that says how, if there is one."""
 
     def __str__(self) -> str:
-        return (
+        text = (
             "The worker died unexpectedly while executing this task. "
             "Check python-core-worker-*.log files for more information."
         )
+        how = super().__str__()
+        return f"{text}\n{how}" if how else text
 
 
 class RayActorError(RayError):

@@ -250,6 +250,43 @@ def test_the_zygote_dies(session):
     assert get(Caller.remote().call.remote(max, 1, 2)) == 2
 
 
+def test_errors_of_deaths_say_who_and_how(session):
+    """The texts that programs look for, the id of the actor, and how its process or the worker ended."""
+    crashed = error_of(call.remote(kill_self))
+    assert str(crashed).startswith("The worker died unexpectedly while executing this task. Check")
+    assert "signal 9" in str(crashed) and str(pickle.loads(pickle.dumps(crashed))) == str(crashed)
+    assert "exit code 7" in str(error_of(call.remote(exit_loudly)))
+    unexpectedly = "The actor died unexpectedly before finishing this task."
+    ends = {
+        "its worker process has died (signal 9)": lambda actor: actor.call.remote(kill_self),
+        "INTENDED_USER_EXIT: exit_actor() is called.": lambda actor: actor.call.remote(raylet.actor.exit_actor),
+        "it was killed by `ray.kill`.": killed,
+    }
+    for words, end in ends.items():
+        actor = Caller.remote()
+        get(actor.pid.remote())
+        for ref in (end(actor), actor.pid.remote()):
+            error = error_of(ref)
+            assert isinstance(error, ActorDiedError) and error.actor_id == actor._actor_id.hex()
+            assert str(error).startswith(unexpectedly) and words in str(error), (words, str(error))
+    actor = Caller.options(max_restarts=-1).remote()
+    ref = actor.call.remote(kill_self)
+    for error in (error_of(ref), error_of(ref)):
+        assert isinstance(error, ActorUnavailableError) and error.actor_id == actor._actor_id.hex()
+        assert str(error).startswith(f"The actor {error.actor_id} is unavailable: ") and "signal 9" in str(error)
+
+
+def error_of(ref):
+    with pytest.raises(RayError) as caught:
+        get(ref)
+    return caught.value
+
+
+def killed(actor):
+    raylet.kill(actor)
+    return actor.pid.remote()
+
+
 # Values that do not go through ---------------------------------------------------
 
 

@@ -87,7 +87,7 @@ def _describe(error: BaseException, name: str, actor: Any) -> tuple[str, bytes, 
     import pickle
 
     if isinstance(error, AsyncioActorExit):
-        return "exit_actor() is called.", b"", False, "ActorDied"
+        return _EXITED, b"", False, "ActorDied"
     kind = type(error).__name__
     if isinstance(error, KeyboardInterrupt):
         from .. import _native
@@ -252,7 +252,9 @@ def make(
     object_id: str,
 ) -> BaseException:
     """The exception that `get` raises for an error object."""
-    error = _own(kind, function, message, backtrace, payload, object_id)
+    # Where it was passed on, the object is the result of another call than the one that failed.
+    failed_id = "" if passed and kind in _OF_ACTORS else object_id
+    error = _own(kind, function, message, backtrace, payload, failed_id)
     for name in passed:
         error = _passed_on(error, name)
     return error.as_instanceof_cause() if isinstance(error, RayTaskError) else error
@@ -328,15 +330,26 @@ def _refused(function: str, message: str, object_id: str) -> RayError:
 def _died(function: str, message: str, object_id: str) -> RayError:
     if "placement group" in message:
         return exceptions.ActorPlacementGroupRemoved()
-    return ActorDiedError(_DEATHS.get(message, message) or None)
+    how = message.removeprefix("its process died")
+    if how != message:
+        message = f"The actor is dead because its worker process has died{how}."
+    return ActorDiedError(_DEATHS.get(message, message) or None, _actor_of(object_id))
 
 
-# How an actor died: in the raylet's words, and in those that programs look for.
+def _actor_of(object_id: str) -> str | None:
+    """The id of the actor whose call made an object; None where it was none."""
+    actor_id = object_id[16:48]
+    return None if not actor_id or actor_id.startswith("f" * 24) else actor_id
+
+
+_OF_ACTORS = ("ActorDied", "ActorUnavailable")
+_EXITED = "exit_actor() is called."
+_INTENDED = f"The actor is dead because its worker process has exited by INTENDED_USER_EXIT: {_EXITED}"
+# How an actor died: in the raylet's words or its own last ones, and in those that programs look for.
 _DEATHS = {
     "it was killed": "The actor is dead because it was killed by `ray.kill`.",
-    "it ended itself": (
-        "The actor is dead because its worker process has exited by INTENDED_USER_EXIT: exit_actor() is called."
-    ),
+    "it ended itself": _INTENDED,
+    _EXITED: _INTENDED,
     "nobody had a handle of it any more": "The actor is dead because all references to the actor were removed.",
     "the driver that it belongs to is gone": "The actor is dead because its owner has died.",
 }
@@ -345,10 +358,10 @@ _DEATHS = {
 _PLAIN = {
     "Cancelled": lambda function, message, object_id: TaskCancelledError(),
     "TimedOut": lambda function, message, object_id: GetTimeoutError(f"{function} was not done in time: {message}"),
-    "WorkerCrashed": lambda function, message, object_id: WorkerCrashedError(),
-    "CallerDied": lambda function, message, object_id: WorkerCrashedError(),
+    "WorkerCrashed": lambda function, message, object_id: WorkerCrashedError(message),
+    "CallerDied": lambda function, message, object_id: WorkerCrashedError(message),
     "ActorDied": _died,
-    "ActorUnavailable": lambda function, message, object_id: ActorUnavailableError(message, None),
+    "ActorUnavailable": lambda function, message, object_id: ActorUnavailableError(message, _actor_of(object_id)),
     "ObjectLost": _lost,
     "Refused": _refused,
     "StoreFull": lambda function, message, object_id: exceptions.ObjectStoreFullError(message),
