@@ -153,6 +153,23 @@ def test_with_an_address_it_only_joins(tmp_path, service):
     assert second == first + 1
 
 
+SHARING = """
+    import subprocess, sys, raylet
+    address = raylet.init(sys.argv[1], logging_level="ERROR").address_info["address"]
+    print(address, raylet.nodes()[0]["NodeID"], flush=True)
+    if len(sys.argv) < 3:
+        subprocess.run([sys.executable, sys.argv[0], address, "other"], check=True)
+"""
+
+
+def test_the_address_that_is_told_can_be_joined(tmp_path, service):
+    """The `address` that `init` tells is good for `init` in another program, whoever started the raylet."""
+    for address, variables in (("auto", service), ("local", {})):
+        out, _ = run_program(tmp_path, SHARING, address, **variables)
+        first, second = out.splitlines()
+        assert first == second
+
+
 def test_nobody_to_join(tmp_path, monkeypatch):
     """1: "auto" where no raylet runs is a ConnectionError."""
     monkeypatch.setenv("RAYLET_DIR", str(tmp_path))

@@ -25,6 +25,8 @@ from .session import Session
 ObjectRef = _native.ObjectRef
 
 OBJECT_STORE_BYTES_MIN = 75 * 2**20
+# What the raylet's socket is called in its session's directory.
+SOCKET = "socket"
 
 # Accepted and not used: they say how Ray's own processes are to be run.
 _PRIVATE_KEYS = {
@@ -148,7 +150,7 @@ def init(
     """Start a raylet, or join one, and make this process its driver.
 
     `address`: None joins `$RAY_ADDRESS` or the session that `raylet start` left and starts one else; "auto" joins and
-    raises ConnectionError where there is none; "local" always starts one; a session's directory joins that.
+    raises ConnectionError where there is none; "local" always starts one; a session's directory or socket joins that.
     `object_store_memory` in bytes, at least 75 MiB. `local_mode` runs everything in this process, one after the other.
 
     Raises RuntimeError when there is a session already (unless `ignore_reinit_error`) and for unknown arguments,
@@ -262,6 +264,9 @@ def _address(address: str | None) -> str | None:
         address = os.environ["RAY_ADDRESS"]
     if address and address.startswith("ray://"):
         raise ValueError(f"{address!r}: Ray Client is not supported. Use 'auto', 'local' or a session's directory.")
+    if address and os.path.basename(address) == SOCKET:
+        # What `raylet start` prints, and what `address_info` calls the address.
+        return os.path.dirname(address)
     return address or None
 
 
