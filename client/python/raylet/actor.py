@@ -110,7 +110,7 @@ class ActorClass:
 
     def options(self, **actor_options: Any) -> ActorClass:
         """The same class with some options replaced. Raises ValueError or TypeError for wrong ones."""
-        over = option_tables.renamed(actor_options, option_tables.OLD_ACTOR_NAMES, 4)
+        over = option_tables.renamed(actor_options, option_tables.OLD_ACTOR_NAMES)
         below = {key: value for key, value in self._default_options.items() if key != "concurrency_groups"}
         changed = option_tables.merged(below, over)
         option_tables.validate_actor(changed, True)
@@ -236,7 +236,7 @@ class ActorMethod:
     def options(self, **options: Any) -> ActorMethod:
         """The same method with options: num_returns, name, concurrency_group, max_task_retries, retry_exceptions,
         enable_task_events, _generator_backpressure_num_objects. Raises TypeError for others."""
-        over = option_tables.renamed(options, option_tables.OLD_METHOD_NAMES, 4)
+        over = option_tables.renamed(options, option_tables.OLD_METHOD_NAMES)
         if "_num_objects_per_yield" in over:
             raise ValueError(
                 "_num_objects_per_yield cannot be overridden per actor method call. Use "

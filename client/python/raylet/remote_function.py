@@ -175,7 +175,7 @@ class RemoteFunction:
 
     def _changed(self, task_options: dict[str, Any]) -> dict[str, Any]:
         """The options of this function with others laid over them; checked."""
-        over = option_tables.renamed(task_options, option_tables.OLD_TASK_NAMES, 4)
+        over = option_tables.renamed(task_options, option_tables.OLD_TASK_NAMES)
         each = self._default_options.get("_num_objects_per_yield") or 1
         if over.get("_num_objects_per_yield", each) != each:
             raise ValueError(

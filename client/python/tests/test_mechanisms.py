@@ -385,6 +385,33 @@ def test_old_arguments_of_init(start):
     assert raylet.get(echo.remote(1)) == 1
 
 
+def yields():
+    yield 1
+
+
+def test_warnings_name_the_line_of_the_program(session):
+    """11: what is old is warned of where it is written: Python shows nobody a DeprecationWarning of a library's line."""
+
+    class Old:
+        def two(self):
+            return 1, 2
+
+    for old in (
+        lambda: session["address"],
+        lambda: raylet.method(num_return_vals=2)(yields),
+        lambda: raylet.remote(num_returns="dynamic")(yields),
+        lambda: raylet.remote(yields).options(num_returns="dynamic"),
+        lambda: raylet.remote(max_reconstructions=1)(Old),
+        lambda: raylet.remote(Old).options(max_reconstructions=1),
+        lambda: raylet.remote(Old).remote().two.options(num_return_vals=2),
+        lambda: raylet.remote(object_store_memory=10**8)(Old),
+        lambda: raylet.util.placement_group([{"CPU": 1, "object_store_memory": 1}]),
+    ):
+        with pytest.warns(DeprecationWarning) as warned:
+            old()
+        assert {warning.filename for warning in warned} == {__file__}, [warning.message for warning in warned]
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [

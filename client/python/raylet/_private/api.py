@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -90,9 +89,9 @@ class RayContext(Mapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         if key == "address":
-            warnings.warn(
-                'Accessing ctx["address"] is deprecated. Use ctx.address_info["address"].', DeprecationWarning, 2
-            )
+            from .warned import warn
+
+            warn('Accessing ctx["address"] is deprecated. Use ctx.address_info["address"].')
         return self.address_info[key]
 
     def __len__(self) -> int:
@@ -206,10 +205,13 @@ def init(
 def _old_arguments(address: str | None, kwargs: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
     """The arguments with the names of the old programming model replaced, each with a DeprecationWarning."""
     more = dict(kwargs)
-    for key in _OLD_KEYS.keys() & more.keys():
+    old = _OLD_KEYS.keys() & more.keys()
+    if old:
+        from .warned import warn
+    for key in old:
         value, new = more.pop(key), _OLD_KEYS[key]
         instead = f"Use '{new}' instead." if new else "It has no effect any more."
-        warnings.warn(f"The argument '{key}' of init is deprecated. {instead}", DeprecationWarning, stacklevel=4)
+        warn(f"The argument '{key}' of init is deprecated. {instead}")
         if new == "address":
             address = address or value
         elif new:
@@ -501,9 +503,9 @@ def _make_remote(target: Any, options: dict[str, Any]) -> Any:
     from .. import actor, remote_function
 
     if inspect.isfunction(target) or type(target).__name__ == "cython_function_or_method":
-        return remote_function.make(target, option_tables.renamed(options, option_tables.OLD_TASK_NAMES, 4))
+        return remote_function.make(target, option_tables.renamed(options, option_tables.OLD_TASK_NAMES))
     if inspect.isclass(target):
-        return actor.make(target, option_tables.renamed(options, option_tables.OLD_ACTOR_NAMES, 4))
+        return actor.make(target, option_tables.renamed(options, option_tables.OLD_ACTOR_NAMES))
     if isinstance(target, (remote_function.RemoteFunction, actor.ActorClass)):
         raise TypeError(f"{target!r} is remote already: @ray.remote is applied once, to a function or a class.")
     raise TypeError("The @ray.remote decorator must be applied to either a function or a class.")

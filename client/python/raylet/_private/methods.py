@@ -82,7 +82,7 @@ def is_async(cls: type) -> bool:
 
 def annotate(options: dict[str, Any]) -> Callable[[Any], Any]:
     """The decorator that `@method(**options)` is. Raises AssertionError for unknown options."""
-    renamed = option_tables.renamed(options, option_tables.OLD_METHOD_NAMES, 4)
+    renamed = option_tables.renamed(options, option_tables.OLD_METHOD_NAMES)
     for key in renamed:
         assert key in option_tables.METHOD, (
             f"Unexpected keyword argument to @ray.method: '{key}'. The supported keyword arguments are "

@@ -9,7 +9,6 @@ This module must not look at sessions: options are checked before there is one.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -240,10 +239,12 @@ REMOTE_FORM = (
 )
 
 
-def renamed(options: dict[str, Any], names: Mapping[str, str | None], stacklevel: int = 4) -> dict[str, Any]:
+def renamed(options: dict[str, Any], names: Mapping[str, str | None]) -> dict[str, Any]:
     """`options` with the names of the old programming model replaced, each with a DeprecationWarning."""
     if names.keys().isdisjoint(options):
         return options
+    from .warned import warn
+
     out = {}
     for key, value in options.items():
         if key not in names:
@@ -251,7 +252,7 @@ def renamed(options: dict[str, Any], names: Mapping[str, str | None], stacklevel
             continue
         new = names[key]
         instead = f"Use '{new}' instead." if new else "It is found out by itself."
-        warnings.warn(f"The option '{key}' is deprecated. {instead}", DeprecationWarning, stacklevel=stacklevel)
+        warn(f"The option '{key}' is deprecated. {instead}")
         if key == "detached":
             out["lifetime"] = "detached" if value else None
         elif new:
@@ -285,11 +286,11 @@ def validate_actor(options: dict[str, Any], in_options: bool) -> None:
     if options.get("get_if_exists") and not options.get("name"):
         raise ValueError("The actor name must be specified to use `get_if_exists`.")
     if "object_store_memory" in options:
-        warnings.warn(
+        from .warned import warn
+
+        warn(
             "Setting 'object_store_memory' for actors is deprecated since it doesn't actually reserve the required "
-            "object store memory.",
-            DeprecationWarning,
-            stacklevel=4,
+            "object store memory."
         )
     _check_group(options)
 
@@ -310,11 +311,11 @@ def validate_num_returns(is_generator: bool, num_returns: Any) -> None:
     if num_returns not in ("streaming", "dynamic"):
         return
     if num_returns == "dynamic":
-        warnings.warn(
+        from .warned import warn
+
+        warn(
             "num_returns='dynamic' is deprecated and will be removed in a future Ray release. Use "
-            "num_returns='streaming' instead.",
-            DeprecationWarning,
-            stacklevel=4,
+            "num_returns='streaming' instead."
         )
     if not is_generator:
         raise ValueError(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import bisect
 import re
-import warnings
 from typing import Any, TypeVar
 
 Self = TypeVar("Self", bound="Metric")
@@ -29,11 +28,12 @@ class Metric:
             raise ValueError("Empty name is not allowed. Please provide a metric name.")
         self._is_dropped = not NAME.match(name)
         if self._is_dropped:
-            warnings.warn(
+            from .._private.warned import warn
+
+            warn(
                 f"Invalid metric name: {name}. Metric will be discarded and data will not be collected or published. "
                 "Metric names can only contain letters, numbers, _, and :. Metric names cannot start with numbers.",
                 UserWarning,
-                stacklevel=3,
             )
         self._name = name
         self._description = description

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import threading
-import warnings
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -252,11 +251,9 @@ def _check_bundles(bundles: Any) -> None:
                 f"Bundles cannot be an empty dictionary or resources with only 0 values. Bundles: {bundles}"
             )
         if "object_store_memory" in bundle:
-            warnings.warn(
-                "Setting 'object_store_memory' for bundles is deprecated: it reserves nothing.",
-                DeprecationWarning,
-                stacklevel=3,
-            )
+            from .._private.warned import warn
+
+            warn("Setting 'object_store_memory' for bundles is deprecated: it reserves nothing.")
 
 
 def _is_bundle(bundle: Any) -> bool:
