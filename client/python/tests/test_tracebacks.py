@@ -219,7 +219,6 @@ class Async:
         fails()
 
 
-HAS_NO_FRAMES = pytest.mark.xfail(strict=True, reason="the traceback of an ordinary method of a hosted actor is dropped")
 METHODS = {
     "method": ["method", "fails"],
     "items": ["items", "fails"],
@@ -244,8 +243,8 @@ def called(actor, name):
         *[(Plain, {}, name) for name in ("method", "items", "two", "retries", "gets")],
         *[(Plain, {"max_concurrency": 2}, name) for name in ("items", "retries")],
         *[(Async, {}, name) for name in ("coroutine", "items", "retries", "gets")],
-        *[pytest.param(Plain, {"max_concurrency": 2}, name, marks=HAS_NO_FRAMES) for name in ("method", "gets")],
-        pytest.param(Async, {}, "method", marks=HAS_NO_FRAMES),
+        *[(Plain, {"max_concurrency": 2}, name) for name in ("method", "gets")],
+        (Async, {}, "method"),
     ],
 )
 def test_errors_of_methods(cls, options, name):

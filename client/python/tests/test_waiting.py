@@ -74,8 +74,8 @@ INFEASIBLE = {
     "a task's resource": (lambda: echo.options(resources={"magic": 0.5}).remote(1), r"asks for 1 CPU, 0\.5 magic, and"),
     "a task's gpu": (lambda: echo.options(num_gpus=1).remote(1), r"asks for 1 CPU, 1 GPU, and"),
     "a task's memory": (lambda: echo.options(memory=10**14).remote(1), r"asks for 1 CPU, 100000000000000 bytes of mem"),
-    "an actor": (lambda: Actor.options(num_cpus=CPUS_ASKED).remote(), r"^Actor asks for 99 CPU, and there is 2 CPU"),
-    "a group": (lambda: placement_group([{"CPU": 1}, {"CPU": CPUS_ASKED}]), r"placement group .* asks for 100 CPU, and"),
+    "an actor": (lambda: Actor.options(num_cpus=CPUS_ASKED).remote(), r"^an actor of Actor asks for 99 CPU, and there is 2 CPU"),
+    "a group": (lambda: placement_group([{"CPU": 1}, {"CPU": CPUS_ASKED}]), r"a placement group asks for 100 CPU, and"),
 }
 
 
@@ -100,6 +100,29 @@ def test_more_than_there_is(session, notices, form):
         assert not waits.wait(timeout_seconds=0)
         remove_placement_group(waits)
     assert get([echo.remote(1), Actor.remote().echo.remote(2)]) == [1, 2]
+
+
+def held_by_actors():
+    holders = [Actor.options(num_cpus=1).remote() for _ in range(2)]
+    get([holder.echo.remote() for holder in holders])
+    return lambda: raylet.kill(holders[0])
+
+
+def held_by_a_group():
+    group = placement_group([{"CPU": 2}])
+    get(group.ready())
+    return lambda: remove_placement_group(group)
+
+
+@pytest.mark.parametrize("hold", [held_by_actors, held_by_a_group])
+def test_what_nobody_has_to_give_back(session, notices, hold):
+    """The driver is told of a task that waits for what actors and groups hold; it runs once they go."""
+    give_back = hold()
+    waits = echo.remote("in the end")
+    text = r"echo asks for 1 CPU and cannot be scheduled right now: .* of 2 CPU"
+    assert re.search(text, notices.until(1)[0])
+    give_back()
+    assert get(waits) == "in the end"
 
 
 def test_one_notice_for_many_of_a_kind(session, notices):

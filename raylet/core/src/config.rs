@@ -47,6 +47,9 @@ pub struct Config {
     /// How long nobody may overtake it after that, in microseconds; then others have a turn again,
     /// because what it waits for may be waiting for them.
     pub hold_back_us: u64,
+    /// How long something may wait for what actors, groups or blocked workers hold before its user is told, in
+    /// microseconds: none of these has to end by itself.
+    pub stuck_us: u64,
     /// By how much use two jobs may be apart before the rest is forgiven, in microseconds of the
     /// whole machine. Otherwise one long task would cost its job the next hours.
     pub lag_us_max: u64,
@@ -83,6 +86,7 @@ impl Default for Config {
             lease_idle_us: 500_000,
             overtake_us: 100_000,
             hold_back_us: 1_000_000,
+            stuck_us: 5_000_000,
             lag_us_max: 1_000_000,
             grant_cost_us: 20,
             tasks_max: 10_000_000,

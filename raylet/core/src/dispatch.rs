@@ -10,7 +10,7 @@
 //! worker or an actor holds may only come back when somebody behind has run. For the same reason
 //! holding back stops after `hold_back_us`, and the two alternate.
 
-use crate::effect::{DeathCause, Effect, KillReason, Refusal, TaskEnd};
+use crate::effect::{DeathCause, Effect, KillReason, Refusal, Request, TaskEnd};
 use crate::event::{ClassSpec, Placement};
 use crate::groups::{Bundle, GroupState, reserve};
 use crate::ids::{ClassId, EnvId, GroupId, JobId, QueueId, Time, WorkerId};
@@ -69,6 +69,7 @@ impl Node {
         self.fork_for(&round, effects);
         self.withdraw_for(&round, effects);
         self.refuse_at_cap(&round, effects);
+        self.report_stuck(&round.lack_room, effects);
         let is_somebody_left = !round.lack_room.is_empty() || !round.lack_worker.is_empty();
         self.retry_at = is_somebody_left.then(|| self.now.after(self.config.lease_slice_us));
     }
@@ -284,12 +285,44 @@ impl Node {
         is_on_machine && round.held_for.iter().any(|held| self.ledger.contends(&held.demand, &spec.demand))
     }
 
-    /// Holds back what this stream lacks, if it has waited for long and waiting helps.
-    fn hold_back_for(&self, stream: Stream, spec: &Arc<ClassSpec>, round: &mut Round) {
-        let waited = match stream.source {
+    fn waited(&self, stream: Stream) -> u64 {
+        match stream.source {
             Source::Items => self.jobs[&stream.job].lanes[&stream.class].items_share.waited(self.now),
             Source::Queue(queue) => self.queues[&queue].share.waited(self.now),
-        };
+        }
+    }
+
+    /// Says once of each that waits for long what it waits for, where no task that runs will give it back.
+    fn report_stuck(&mut self, streams: &[Stream], effects: &mut Vec<Effect>) {
+        for &stream in streams {
+            let spec = self.classes.class(stream.class).spec.clone();
+            let is_long = spec.placement == Placement::Machine && self.waited(stream) >= self.config.stuck_us;
+            if !is_long || self.would_fit(stream, &spec) || !self.say_long(stream) {
+                continue;
+            }
+            let request = match (self.first_item(stream), stream.source) {
+                (Some(Item::Task(task)), _) => Request::Task(task),
+                (Some(Item::Actor(actor)), _) => Request::Actor(actor),
+                (Some(Item::Group(group)), _) => Request::Group(group),
+                (None, Source::Queue(queue)) => Request::Queue(queue),
+                (None, Source::Items) => continue,
+            };
+            let (mut free, capacity) = (self.ledger.capacity().clone(), self.ledger.capacity().clone());
+            free.subtract(self.ledger.taken());
+            effects.push(Effect::Stuck { request, wanted: spec.demand.clone(), free, capacity });
+        }
+    }
+
+    fn say_long(&mut self, stream: Stream) -> bool {
+        match stream.source {
+            Source::Items => self.lane_mut(stream.job, stream.class).items_share.say(),
+            Source::Queue(queue) => self.queues.get_mut(&queue).is_some_and(|queue| queue.share.say()),
+        }
+    }
+
+    /// Holds back what this stream lacks, if it has waited for long and waiting helps.
+    fn hold_back_for(&self, stream: Stream, spec: &Arc<ClassSpec>, round: &mut Round) {
+        let waited = self.waited(stream);
         let (overtake, hold) = (self.config.overtake_us, self.config.hold_back_us);
         let is_phase = waited % (overtake + hold).max(1) >= overtake;
         if is_phase && spec.placement == Placement::Machine && self.would_fit(stream, spec) {

@@ -206,6 +206,17 @@ pub enum Effect {
         /// How much there is.
         capacity: Resources,
     },
+    /// Tell the asker that nothing that has to end by itself holds what its request waits for.
+    Stuck {
+        /// Who asked.
+        request: Request,
+        /// For how much.
+        wanted: Resources,
+        /// How much is free.
+        free: Resources,
+        /// How much there is.
+        capacity: Resources,
+    },
     /// Send the task to the worker.
     RunTask {
         /// The task.

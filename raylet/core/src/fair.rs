@@ -26,12 +26,19 @@ pub(crate) struct Share {
     as_of: Time,
     is_waiting: bool,
     waiting_since: Time,
+    /// Of this wait it was said that it is long.
+    is_said: bool,
 }
 
 impl Share {
     /// For how long it has waited without a grant, in microseconds.
     pub(crate) fn waited(&self, now: Time) -> u64 {
         if self.is_waiting { now.since(self.waiting_since) } else { 0 }
+    }
+
+    /// Says that it has waited for long: whether that is news.
+    pub(crate) fn say(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_said, true)
     }
 
     /// Use until now.
@@ -65,7 +72,7 @@ impl Share {
     /// A grant costs something at once, and ends the wait.
     pub(crate) fn granted(&mut self, now: Time, amount: u64) {
         self.used += amount;
-        self.waiting_since = now;
+        (self.waiting_since, self.is_said) = (now, false);
     }
 
     /// Says whether it waits. Who starts to wait saves nothing up; who is far ahead is forgiven.
@@ -74,7 +81,7 @@ impl Share {
             self.settle(now);
             let least = if self.is_waiting { 0 } else { floor };
             if !self.is_waiting {
-                self.waiting_since = now;
+                (self.waiting_since, self.is_said) = (now, false);
             }
             self.used = self.used.clamp(least, floor.saturating_add(lag));
         }

@@ -359,6 +359,26 @@ fn what_can_never_fit_waits_and_is_reported_once() {
 }
 
 #[test]
+fn what_waits_for_actors_alone_is_reported_once() {
+    let is_stuck = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Stuck { .. }));
+    let mut desk = Desk::new(1);
+    desk.submit(1, one_cpu());
+    desk.submit(2, one_cpu());
+    desk.now += 60_000_000;
+    assert!(!is_stuck(&desk.tell(Event::Tick)), "the task that runs will end");
+    let mut desk = Desk::new(1);
+    desk.tell(Event::CreateActor(ActorSpec { running: Resources::cpus(Amount::ONE), ..actor(1) }));
+    desk.submit(2, one_cpu());
+    assert!(!is_stuck(&desk.tell(Event::Tick)), "not yet");
+    desk.now += 60_000_000;
+    let effects = desk.tell(Event::Tick);
+    let (wanted, capacity) = (Resources::cpus(Amount::ONE), Resources::cpus(Amount::ONE));
+    let free = Resources::default();
+    assert_eq!(effects, [Effect::Stuck { request: Request::Task(TaskId(2)), wanted, free, capacity }]);
+    assert!(!is_stuck(&desk.tell(Event::Tick)));
+}
+
+#[test]
 fn an_actor_needs_a_cpu_to_be_placed_and_none_to_live() {
     let mut desk = Desk::new(1);
     let (_, busy) = runs(&desk.submit(1, one_cpu()))[0];

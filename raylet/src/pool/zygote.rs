@@ -334,7 +334,8 @@ async fn receive(socket: &AsyncFd<OwnedFd>) -> Option<(FromZygote, Vec<OwnedFd>)
     match received {
         Ok(packet) => packet,
         Err(error) => {
-            tracing::warn!(%error, "a zygote's socket broke");
+            // Its end is told of by its process.
+            tracing::debug!(%error, "a zygote's socket broke");
             None
         }
     }
@@ -366,7 +367,8 @@ async fn send_first(socket: &AsyncFd<OwnedFd>, waiting: &VecDeque<Order>) -> boo
                 tokio::time::sleep(SEND_RETRY_DELAY).await;
             }
             Err(error) => {
-                tracing::warn!(%error, "a zygote's socket broke");
+                // Its end is told of by its process.
+                tracing::debug!(%error, "a zygote's socket broke");
                 return false;
             }
         }

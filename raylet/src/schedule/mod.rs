@@ -374,6 +374,7 @@ impl Scheduler {
             Effect::JobEnded { job } => self.job_ended(job),
             Effect::Refuse { request, refusal } => self.refuse(request, &refusal),
             Effect::Infeasible { request, wanted, capacity } => self.infeasible(request, &wanted, &capacity),
+            Effect::Stuck { request, wanted, free, capacity } => self.stuck(request, &wanted, &free, &capacity),
             Effect::RunTask { task, worker, attempt, gpus } => self.run_task(task, worker, attempt, &gpus),
             Effect::InterruptTask { task, worker } => self.interrupt_task(task, worker),
             Effect::TaskEnded { task, end } => self.task_ended(task, &end),

@@ -7,11 +7,11 @@
 use super::deaths::id;
 use super::envs::Env;
 use super::line::{LineId, Outbound};
-use super::words::infeasible;
+use super::words::{infeasible, stuck};
 use super::{Input, Scheduler};
 use crate::pool::Exit;
 use raylet_api::message::{Error, ErrorCode, Message};
-use raylet_api::record::ObjectKey;
+use raylet_api::record::{ObjectKey, Record};
 use raylet_api::{Notice, ProgramWish, Want};
 use raylet_core::effect::Request;
 use raylet_core::event::Event;
@@ -267,28 +267,49 @@ impl Scheduler {
 
     /// Tells the user that a request waits for a larger machine.
     pub(super) fn infeasible(&mut self, request: Request, wanted: &Resources, capacity: &Resources) {
-        let (line, what) = match request {
-            Request::Task(task) => match self.calls.get(&task) {
-                Some(call) => (self.line_of_job(call.job), self.name_of(call.record.key)),
-                None => return,
-            },
-            Request::Queue(QueueId(queue)) => match self.queues.get(&queue) {
-                Some(row) => (self.line_of_job(row.job), "a task".to_owned()),
-                None => return,
-            },
-            Request::Actor(actor) => match self.actors.get(&actor) {
-                Some(row) => (self.line_of_job(row.job), self.name_of(row.class)),
-                None => return,
-            },
-            Request::Group(group) => match self.groups.get(&group) {
-                Some(row) => (row.asker(), format!("the placement group {:?}", row.name)),
-                None => return,
-            },
-        };
-        let text = infeasible(&what, wanted, capacity);
-        tracing::warn!(text, "infeasible");
-        if let Some(line) = line {
-            self.send(line, Notice { text });
+        if let Some((line, what)) = self.asker_of(request) {
+            self.notify(line, infeasible(&what, wanted, capacity));
+        }
+    }
+
+    /// Tells the user that a request waits for what may never be given back.
+    pub(super) fn stuck(&mut self, request: Request, wanted: &Resources, free: &Resources, capacity: &Resources) {
+        if let Some((line, what)) = self.asker_of(request) {
+            self.notify(line, stuck(&what, wanted, free, capacity));
+        }
+    }
+
+    fn notify(&mut self, line: LineId, text: String) {
+        tracing::info!(text, "to a user");
+        self.send(line, Notice { text });
+    }
+
+    /// Who is to be told about a request, and what it is called.
+    fn asker_of(&self, request: Request) -> Option<(LineId, String)> {
+        match request {
+            Request::Task(task) => {
+                let call = self.calls.get(&task)?;
+                Some((self.line_of_job(call.job)?, self.name_of(call.record.key)))
+            }
+            Request::Queue(QueueId(queue)) => {
+                let row = self.queues.get(&queue)?;
+                let first = row.queue.queued().find_map(|entry| Record::unpack(&entry.payload).ok());
+                let name = first.map_or_else(|| "a task".to_owned(), |record| self.name_of(record.key));
+                Some((self.line_of_job(row.job)?, name))
+            }
+            Request::Actor(actor) => {
+                let row = self.actors.get(&actor)?;
+                Some((self.line_of_job(row.job)?, format!("an actor of {}", self.name_of(row.class))))
+            }
+            Request::Group(group) => {
+                let row = self.groups.get(&group)?;
+                let name = if row.name.is_empty() {
+                    "a placement group".to_owned()
+                } else {
+                    format!("the placement group {:?}", row.name)
+                };
+                Some((row.asker()?, name))
+            }
         }
     }
 

@@ -105,7 +105,16 @@ pub(crate) fn refused(refusal: &Refusal, trouble: Option<&str>) -> String {
 /// A request that waits until this machine grows.
 pub(crate) fn infeasible(what: &str, wanted: &Resources, capacity: &Resources) -> String {
     let (wanted, capacity) = (show(wanted), show(capacity));
-    format!("{what} asks for {wanted}, and there is {capacity} in all: it waits until it is cancelled")
+    format!("{what} asks for {wanted}, and there is {capacity} in all: it waits until it is cancelled or removed")
+}
+
+/// A request that waits for what others need not give back.
+pub(crate) fn stuck(what: &str, wanted: &Resources, free: &Resources, capacity: &Resources) -> String {
+    let (wanted, free, capacity) = (show(wanted), show(free), show(capacity));
+    format!(
+        "{what} asks for {wanted} and cannot be scheduled right now: {free} of {capacity} is free, and what is missing is \
+         held by actors, placement groups or tasks that wait themselves; it waits until some of them end"
+    )
 }
 
 #[cfg(test)]

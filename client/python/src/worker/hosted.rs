@@ -221,7 +221,11 @@ impl HostedCall {
             self.within(|| function.call(self.args.bind(py), self.kwargs.as_ref().map(|kwargs| kwargs.bind(py))))?;
         match returned {
             Ok(returned) => self.done(py, &returned, Some(actor)),
-            Err(error) => self.failed(py, error.value(py).as_any(), Some(actor)),
+            Err(error) => {
+                let handed = self.take()?;
+                let error = described(py, &error, self.name, Some(actor));
+                Ok(self.end(handed, |_, _| Err(error)))
+            }
         }
     }
 

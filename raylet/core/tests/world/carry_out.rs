@@ -19,7 +19,7 @@ impl World {
                 assert!(!self.jobs.contains_key(&job), "{job} ended with its driver there");
             }
             Effect::Refuse { request, .. } => self.refused(request),
-            Effect::Infeasible { .. } => {}
+            Effect::Infeasible { .. } | Effect::Stuck { .. } => {}
             Effect::RunTask { task, worker, .. } => self.run_task(task, worker),
             Effect::InterruptTask { worker, .. } => self.plan(1, Plan::GoOn(worker)),
             Effect::TaskEnded { task, .. } => self.task_ended(task),
