@@ -53,6 +53,8 @@ pub mod spill_file;
 
 mod alloc;
 #[cfg(not(feature = "loom"))]
+mod canvas;
+#[cfg(not(feature = "loom"))]
 mod copy;
 #[cfg(not(feature = "loom"))]
 mod detour;
@@ -116,6 +118,7 @@ pub use tables::Handle;
 
 #[cfg(not(feature = "loom"))]
 pub use self::{
+    canvas::Canvas,
     copy::copy,
     error::{CreateError, GetError, HolderShare, LayoutError, NameError, OpenError, ParseIdError, RemakeError},
     inspect::{ClientInfo, Holder, ObjectInfo, ObjectState, Usage},

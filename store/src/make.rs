@@ -10,10 +10,10 @@
 use crate::alloc::heap::Heap;
 use crate::copy::copy;
 use crate::error::CreateError;
-use crate::hold::{Held, REFERENCE};
+use crate::hold::{Held, PIN, REFERENCE};
 use crate::layout::entry::{FLAG_CACHED, FLAG_CHECKSUM, FLAG_INDEXED, FLAG_NAMED, IN_MEMORY};
 use crate::list::ITEM_BYTES;
-use crate::object::{ObjectRef, Unsealed};
+use crate::object::{Object, ObjectRef, Unsealed};
 use crate::object_id::ObjectId;
 use crate::publish::{PUBLISHED, UNPUBLISHED};
 use crate::state::{Snapshot, State};
@@ -596,7 +596,7 @@ impl ObjectWriter {
         self.inner().id_of(self.draft.handle.slot)
     }
 
-    fn inner(&self) -> &Inner {
+    fn inner(&self) -> &Arc<Inner> {
         self.open.as_ref().expect("only `seal` takes it, and the writer with it")
     }
 
@@ -617,6 +617,20 @@ impl ObjectWriter {
         let inner = self.open.take().expect("it was there a moment ago");
         inner.finish(self.draft, self.checksum);
         ObjectRef::owning(inner, self.draft.handle)
+    }
+
+    /// As [`ObjectWriter::seal`], with a pin that is there before anybody could move the bytes to disk.
+    pub(crate) fn seal_pinned(self) -> (ObjectRef, Object) {
+        let (inner, draft) = (Arc::clone(self.inner()), self.draft);
+        let held = inner.party().hold(draft.handle, PIN);
+        debug_assert!(held == Held::NoValue, "H3: {held:?} of an object that is being written");
+        let reference = self.seal();
+        (reference, Object::pinned(&inner, draft.handle, draft.offset, draft.size))
+    }
+
+    /// The store, and where in its data the bytes are.
+    pub(crate) fn place(&self) -> (&Arc<Inner>, u64) {
+        (self.inner(), self.draft.offset)
     }
 
     /// Makes the object not exist; the same as dropping the writer.

@@ -147,6 +147,12 @@ impl Object {
         Object { inner: Arc::clone(inner), handle, bytes }
     }
 
+    /// Of an object that this process has just sealed at `offset`, and pinned before.
+    pub(crate) fn pinned(inner: &Arc<Inner>, handle: Handle, offset: u64, len: u64) -> Object {
+        let view = View::over(inner, handle.slot, PIN, offset, len);
+        Object::from_view(inner, handle, view.expect("it was written there, inside the data"))
+    }
+
     /// The id of the object.
     pub fn id(&self) -> ObjectId {
         self.inner.id_of(self.handle.slot)

@@ -10,6 +10,7 @@
 //! | `SharedMap` | read, write | the same | yes |
 //! | `ReadMap` | read | the same | no |
 //! | `PrivateMap` | read, write, private | a copy | no |
+//! | `DraftMap` | read, write; private later | the same: its owner makes it private there | no |
 //! | `WriteWindow` | none; read, write where open | unusable: faults | no |
 
 use std::fs;
@@ -25,7 +26,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::mman::{self, MapFlags, MmapAdvise, ProtFlags};
+use nix::sys::mman::{self, MRemapFlags, MapFlags, MmapAdvise, ProtFlags};
 
 use crate::fork::{self, AtFork};
 use crate::gate::{self, GateError};
@@ -189,6 +190,114 @@ impl PrivateMap {
         let first = self.map.as_mut_ptr().wrapping_add(self.skipped);
         NonNull::new(first).expect("no mapping is at null")
     }
+}
+
+/// A range of a segment that somebody fills through pointers which stay behind: what is written reaches the
+/// segment until [`DraftMap::make_private`], and from then on this process alone, at the same addresses.
+///
+/// The whole pages around the range are mapped, so whoever hands out the pointer answers for writes beside it.
+#[derive(Debug)]
+pub struct DraftMap {
+    base: NonNull<u8>,
+    length: NonZeroUsize,
+    /// Where in the segment the mapping begins.
+    start: u64,
+    /// Where in the mapping the range begins.
+    skipped: usize,
+}
+
+// SAFETY: the addresses are only computed with here; whoever writes through them answers for it.
+unsafe impl Send for DraftMap {}
+// SAFETY: as above; nothing in it changes.
+unsafe impl Sync for DraftMap {}
+
+impl DraftMap {
+    /// Maps the whole pages around a range that is not empty.
+    pub fn map(memfd: &Memfd, offset: u64, bytes: u64) -> Result<DraftMap, SegmentError> {
+        gate::check(offset, bytes, memfd.bytes())?;
+        let (start, cover) = page_cover(offset, bytes);
+        let length = length(cover)?;
+        let base = map_pages(memfd, start, length, MapFlags::MAP_SHARED)?;
+        Ok(DraftMap { base, length, start, skipped: (offset - start) as usize })
+    }
+
+    /// Where the range begins. Good while `self` lives, for as many bytes as were asked for.
+    pub fn pointer(&self) -> NonNull<u8> {
+        let first = self.base.as_ptr().wrapping_add(self.skipped);
+        NonNull::new(first).expect("no mapping is at null")
+    }
+
+    /// Fills the page tables, so that writing takes no faults. Kernels before 5.14 cannot, and then it
+    /// costs the faults and nothing else. Pages nobody allocated are allocated.
+    pub fn populate(&self) -> Result<(), SegmentError> {
+        let bytes = self.length.get() as u64;
+        // By reading: that maps several pages a fault, writable at once, as nothing watches these pages.
+        match advise(self.base, bytes, MmapAdvise::MADV_POPULATE_READ) {
+            Ok(()) | Err(Errno::EINVAL) => Ok(()),
+            Err(errno) => Err(allocation_error("MADV_POPULATE_READ", errno, bytes)),
+        }
+    }
+
+    /// Cuts the range off the segment, of which it goes on to show what was written until now. `memfd` is
+    /// the one that was mapped. On an error nothing has changed.
+    ///
+    /// Nobody finds a hole meanwhile, and once this returns no write reaches the segment: the kernel
+    /// exchanges the pages in one step, in which other threads wait, and forgets the old ones everywhere.
+    pub fn make_private(&self, memfd: &Memfd) -> Result<(), SegmentError> {
+        // Made elsewhere and moved: mapping over the old pages directly may fail with these gone already.
+        let fresh = map_pages(memfd, self.start, self.length, MapFlags::MAP_PRIVATE)?;
+        let (length, flags) = (self.length.get(), MRemapFlags::MREMAP_MAYMOVE | MRemapFlags::MREMAP_FIXED);
+        // SAFETY: the source was mapped just now, and the target is our own mapping, of the same length,
+        // of the same part of the same segment: pointers into it stay good.
+        let moved = unsafe { mman::mremap(fresh.cast(), length, length, flags, Some(self.base.cast())) };
+        match moved {
+            Ok(_) => Ok(()),
+            Err(errno) => {
+                // SAFETY: it was mapped just now, and nobody else knows it.
+                let _ = unsafe { mman::munmap(fresh.cast(), length) };
+                Err(SegmentError::system("mremap")(errno))
+            }
+        }
+    }
+
+    /// As [`DraftMap::make_private`], in a child that has just been forked: without a mapping elsewhere,
+    /// which could land in a hole that the child has yet to fill. Where it fails the range can be touched
+    /// no more.
+    pub fn make_private_in_child(&self, memfd: &Memfd) {
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE | MapFlags::MAP_FIXED;
+        let place = NonZeroUsize::new(self.base.as_ptr().addr());
+        let start = self.start as libc::off_t;
+        // SAFETY: what is replaced is our own mapping, by the same part of the same segment.
+        let mapped = unsafe { mman::mmap(place, self.length, READ_WRITE, flags, memfd, start) };
+        if mapped.is_err() {
+            let none = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE | MapFlags::MAP_FIXED;
+            // SAFETY: as above; what cannot be touched cannot be read wrongly.
+            let _ = unsafe { mman::mmap_anonymous(place, self.length, ProtFlags::PROT_NONE, none) };
+        }
+    }
+}
+
+impl Drop for DraftMap {
+    fn drop(&mut self) {
+        // SAFETY: the range is our mapping, and whoever has pointers into it was told how long they are good.
+        let _ = unsafe { mman::munmap(self.base.cast(), self.length.get()) };
+    }
+}
+
+const READ_WRITE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
+
+/// Maps whole pages of a segment, to read and to write, and keeps them out of core files.
+fn map_pages(memfd: &Memfd, start: u64, length: NonZeroUsize, kind: MapFlags) -> Result<NonNull<u8>, SegmentError> {
+    let flags = kind | MapFlags::MAP_NORESERVE;
+    // SAFETY: the kernel chooses the place, so nothing that exists is replaced.
+    let base = unsafe { mman::mmap(None, length, READ_WRITE, flags, memfd, start as libc::off_t) };
+    let base = base.map_err(SegmentError::system("mmap"))?.cast();
+    if let Err(errno) = advise(base, length.get() as u64, MmapAdvise::MADV_DONTDUMP) {
+        // SAFETY: it was mapped just now, and nobody else knows it.
+        let _ = unsafe { mman::munmap(base.cast(), length.get()) };
+        return Err(SegmentError::system("madvise")(errno));
+    }
+    Ok(base)
 }
 
 /// The data segment mapped a second time, closed but for the ranges this process may fill.
@@ -750,12 +859,76 @@ mod tests {
         assert!(PrivateMap::map(&memfd, 0, 0).is_err());
     }
 
+    /// A segment whose second page and the one behind it are open, and a draft over its middle.
+    fn drafted() -> (Memfd, WriteWindow, DraftMap) {
+        let (page, memfd) = (page_bytes(), segment(4));
+        let window = WriteWindow::map(&memfd).unwrap();
+        window.open(0, 4 * page).unwrap();
+        let draft = DraftMap::map(&memfd, page + 8, page).unwrap();
+        (memfd, window, draft)
+    }
+
+    #[test]
+    fn what_is_written_to_a_draft_reaches_the_segment_until_it_is_private() {
+        let (memfd, window, draft) = drafted();
+        let (page, first) = (page_bytes(), draft.pointer());
+        draft.populate().unwrap();
+        write(first, 7);
+        let shared = window.pointer(page + 8, 1).unwrap();
+        assert_eq!(read(shared), 7);
+        draft.make_private(&memfd).unwrap();
+        assert_eq!((draft.pointer(), read(first)), (first, 7));
+        write(first, 9);
+        assert_eq!((read(first), read(shared)), (9, 7));
+        assert!(DraftMap::map(&memfd, 3 * page, page + 1).is_err());
+        assert!(DraftMap::map(&memfd, 0, 0).is_err());
+    }
+
+    #[test]
+    fn a_thread_that_writes_while_a_draft_becomes_private_finds_no_hole() {
+        let (memfd, window, draft) = drafted();
+        let is_over = AtomicU8::new(0);
+        let shared = window.pointer(page_bytes() + 8, 1).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut byte = 0u8;
+                while is_over.load(Ordering::SeqCst) == 0 {
+                    byte = byte.wrapping_add(1);
+                    write(draft.pointer(), byte);
+                }
+            });
+            draft.make_private(&memfd).unwrap();
+            let seen = read(shared);
+            for _ in 0..1000 {
+                assert_eq!(read(shared), seen);
+                std::thread::yield_now();
+            }
+            is_over.store(1, Ordering::SeqCst);
+        });
+    }
+
+    #[test]
+    fn a_child_makes_a_draft_private_for_itself() {
+        let (memfd, window, draft) = drafted();
+        write(draft.pointer(), 7);
+        let outcome = outcome_in_child(|| {
+            draft.make_private_in_child(&memfd);
+            let seen = read(draft.pointer());
+            write(draft.pointer(), 9);
+            i32::from(seen != 7 || read(draft.pointer()) != 9)
+        });
+        assert!(matches!(outcome, WaitStatus::Exited(_, 0)), "{outcome:?}");
+        assert_eq!(read(window.pointer(page_bytes() + 8, 1).unwrap()), 7);
+    }
+
     #[test]
     fn dropped_maps_leave_nothing_mapped() {
         // In a child, which is alone: a fork of another test holds the window for its duration.
         let outcome = outcome_in_child(|| {
             let memfd = Memfd::create("test-dropped-maps", page_bytes()).unwrap();
-            let maps = (SharedMap::map(&memfd).unwrap(), read_map(&memfd), WriteWindow::map(&memfd).unwrap());
+            let draft = DraftMap::map(&memfd, 0, 8).unwrap();
+            draft.make_private(&memfd).unwrap();
+            let maps = (SharedMap::map(&memfd).unwrap(), read_map(&memfd), WriteWindow::map(&memfd).unwrap(), draft);
             assert!(is_mapped("test-dropped-maps"));
             drop(maps);
             i32::from(is_mapped("test-dropped-maps"))
