@@ -44,6 +44,7 @@ LOCAL_MODE = 2
 
 # What is found in a module that is imported when it is first asked for.
 _LATER: dict[str, tuple[str, str | None]] = {
+    "empty": ("_private.arrays", "empty"),
     "method": ("actor", "method"),
     "get_runtime_context": ("runtime_context", "get_runtime_context"),
     "ActorID": ("_raylet", "ActorID"),
@@ -77,6 +78,7 @@ _MODULES = (
 )
 
 if TYPE_CHECKING:
+    from ._private.arrays import empty
     from ._private.languages import Language, LoggingConfig
     from ._raylet import ActorClassID, ActorID, FunctionID, JobID, NodeID, TaskID, UniqueID, WorkerID
     from .actor import method
@@ -107,6 +109,7 @@ __all__ = [
     "available_resources",
     "cancel",
     "cluster_resources",
+    "empty",
     "exceptions",
     "get",
     "get_actor",

@@ -19,6 +19,7 @@ mod probe;
 mod unplain;
 
 pub(crate) use arguments::{decode_arguments, encode_arguments};
+pub(crate) use pickle::head_bytes;
 
 use crate::buffer::Buffer;
 use crate::refs;
@@ -221,6 +222,11 @@ impl<'py> Encoded<'py> {
             CreateOptions { encoding: self.encoding(), references, by_handle_only: true, ..CreateOptions::default() };
         if let Body::Plain(Plain::Head(head)) = &self.body {
             return store.put_with(head.as_slice(), &options);
+        }
+        if let Body::Pickled(pickled) = &self.body
+            && let Some(object) = pickled.put_in_place(py, store)
+        {
+            return Ok(object);
         }
         let size = self.size();
         if size <= SMALL_BYTES {

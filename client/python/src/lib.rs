@@ -8,6 +8,7 @@ mod backstage;
 mod buffer;
 mod call;
 mod codec;
+mod draft;
 mod hooks;
 mod look;
 mod refs;
@@ -25,6 +26,8 @@ mod _native {
     use crate::call::{
         _received_actor, ActorCore, Caller, create_actor, find_actor, placement_group, remove_placement_group,
     };
+    #[pymodule_export]
+    use crate::draft::empty;
     #[pymodule_export]
     use crate::look::{ask, profile_event};
     #[pymodule_export]

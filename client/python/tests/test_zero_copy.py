@@ -230,7 +230,6 @@ def test_copy_on_write_in_a_task(session):
 # Made in the store ------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not hasattr(raylet, "empty"), reason="raylet.empty is not there yet")
 def test_arrays_made_in_the_store(session):
     """`raylet.empty` gives an array that is written in place and put without a copy."""
     array = raylet.empty((1000, 100), "f8")

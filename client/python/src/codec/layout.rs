@@ -68,6 +68,19 @@ impl Layout {
         }
     }
 
+    /// The same with its one buffer from `start` on, if that is behind the pickle and aligned as it would be.
+    pub(super) fn with_buffer_from(&self, start: usize) -> Option<Layout> {
+        let [buffer] = self.buffers.as_slice() else { return None };
+        let fits = start >= self.pickle.end && start.is_multiple_of(ALIGN);
+        let (positions, pickle, place) = (self.positions.clone(), self.pickle.clone(), start..start + buffer.len());
+        fits.then(|| Layout { is_list: self.is_list, positions, listed: self.listed, pickle, buffers: vec![place] })
+    }
+
+    /// Where a buffer begins behind a pickle that may be longer by so much.
+    pub(super) fn buffer_behind(&self, more: usize) -> usize {
+        (self.pickle.end + size_of::<[u64; 2]>() + more).next_multiple_of(ALIGN)
+    }
+
     /// Bytes in all.
     pub(super) fn size(&self) -> usize {
         self.buffers.last().map_or(self.pickle.end, |last| last.end)

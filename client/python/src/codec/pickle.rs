@@ -8,6 +8,7 @@
 use super::layout::Layout;
 use super::{CodecError, copy};
 use crate::buffer::{Borrowed, Buffer};
+use crate::draft::Draft;
 use crate::refs::{self, Received};
 use pyo3::exceptions::PyMemoryError;
 use pyo3::intern;
@@ -19,13 +20,16 @@ use pyo3::types::{
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use store::{Object, ObjectRef as RawRef};
+use store::{Object, ObjectRef as RawRef, Store};
 
 /// What looking at an item costs, and at a reference, for each of which the longer way calls Python.
 const LOOK: usize = 4096;
 const LOOK_AT_REFERENCE: usize = 1;
 /// What is spent on looking before the longer way is taken, which costs less than looking on.
 const LOOKS_MAX: usize = 256 * LOOK;
+
+/// For a pickle that says more than that of the array that was asked for: of another shape, or type.
+const HEAD_SPARE_BYTES: usize = 256;
 
 /// Somebody registered a serializer: for arrays, for all we know.
 static HAS_REGISTERED: AtomicBool = AtomicBool::new(false);
@@ -79,6 +83,25 @@ impl<'py> Pickled<'py> {
         (self.references.is_empty() && self.buffers.is_empty()).then(|| self.stream.as_bytes())
     }
 
+    /// Seals the object in which its one buffer lies already, if that is one: nothing large is copied.
+    pub(super) fn put_in_place(&self, py: Python<'_>, store: &Store) -> Option<RawRef> {
+        let ([buffer], []) = (self.buffers.as_slice(), self.references.as_slice()) else { return None };
+        let draft = Draft::of(buffer)?;
+        let layout = self.layout.with_buffer_from(draft.head())?;
+        let stream = self.stream.as_bytes();
+        // Without the interpreter: the seal has a lock, and what it asks of the kernel may take a while.
+        let sealed = py.detach(|| {
+            draft.canvas().seal(store, |out| {
+                layout.write_head(&[], 0, out);
+                out[layout.pickle.clone()].copy_from_slice(stream);
+                layout.write_sum(out);
+                true
+            })
+        })?;
+        draft.forget();
+        Some(sealed)
+    }
+
     pub(super) fn write_to(&self, py: Python<'_>, out: &mut [u8]) {
         self.layout.write_head(&self.positions, self.listed, out);
         copy(py, self.stream.as_bytes(), &mut out[self.layout.pickle.clone()]);
@@ -87,6 +110,12 @@ impl<'py> Pickled<'py> {
             buffer.read(|bytes| copy(py, bytes, &mut out[place.clone()]));
         }
     }
+}
+
+/// Where the bytes begin in an object of an array like `template`, of so many dimensions and any size.
+pub(crate) fn head_bytes(template: &Bound<'_, PyAny>, dimensions: usize) -> PyResult<usize> {
+    // Of a number the pickle has from 2 to 10 bytes; another view of the bytes may need more words.
+    Ok(Pickled::of(template)?.layout.buffer_behind(dimensions.saturating_mul(8).saturating_add(HEAD_SPARE_BYTES)))
 }
 
 /// The references of a list that holds nothing else: a hundred thousand of them are worth a way of their own,
@@ -256,7 +285,7 @@ fn private_buffers<'py>(
 ) -> PyResult<Bound<'py, PyList>> {
     let private = object.private().map_err(|error| PyMemoryError::new_err(error.to_string()))?.map(Arc::new);
     let buffer = |place: Range<usize>| match &private {
-        Some(private) => Ok(Buffer::over_either(py, object, place, Some(private))?.into_any()),
+        Some(private) => Ok(Buffer::over_private(py, object, place, private)?.into_any()),
         None => Ok(PyByteArray::new(py, &object[place]).into_any()),
     };
     PyList::new(py, places.into_iter().map(buffer).collect::<PyResult<Vec<_>>>()?)
