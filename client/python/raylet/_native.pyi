@@ -53,6 +53,13 @@ class Buffer:
 
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
+class ArrowTable:
+    """A table of another language, where there is no pyarrow: for any library that takes Arrow's PyCapsules."""
+
+    def __len__(self) -> int: ...
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any: ...
+    def __arrow_c_schema__(self) -> Any: ...
+
 @final
 class Caller:
     """What `f.remote` is: prepared at its first call in a session, native from then on."""

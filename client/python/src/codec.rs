@@ -16,6 +16,7 @@ mod layout;
 mod pickle;
 mod plain;
 mod probe;
+mod table;
 mod unplain;
 
 pub(crate) use arguments::{decode_arguments, encode_arguments};
@@ -33,6 +34,7 @@ use raylet_client::Raylet;
 use raylet_client::binding::{Form, Writing};
 use std::sync::Arc;
 use store::{CreateError, CreateOptions, Encoding, Object, ObjectRef as RawRef, Store};
+use table::ArrowTable;
 
 /// Up to here a value is written beside the store first: one put is cheaper than a writer.
 const SMALL_BYTES: usize = 256;
@@ -302,11 +304,10 @@ fn decode_either(py: Python<'_>, object: Object, is_private: bool) -> PyResult<B
     }
 }
 
-/// A table that another language put, as views into the store.
+/// A table that another language put, as views into the store: pyarrow's, where that is.
 fn read_arrow(py: Python<'_>, object: Object) -> PyResult<Bound<'_, PyAny>> {
     let (Ok(arrow), Ok(ipc)) = (py.import("pyarrow"), py.import("pyarrow.ipc")) else {
-        let advice = "the object is an Arrow table, which needs pyarrow to be read: pip install pyarrow";
-        return Err(PyTypeError::new_err(advice));
+        return Ok(ArrowTable::of(py, object)?.into_any());
     };
     let bytes = object.len();
     let whole = Buffer::over(py, &Arc::new(object), 0..bytes)?;
@@ -361,6 +362,7 @@ impl<'a> Reader<'a> {
 /// Registers what the package needs of the codec.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Buffer>()?;
+    module.add_class::<ArrowTable>()?;
     module.add_function(wrap_pyfunction!(pickle::prefer_registered, module)?)?;
     probe::register(module)?;
     refs::register(module)

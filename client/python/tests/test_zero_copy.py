@@ -9,11 +9,12 @@ import io
 import os
 import pickle
 import re
+import sys
 import threading
 from pathlib import Path
 
 import pytest
-from support import LIMIT_S, until, used_bytes
+from support import LIMIT_S, object_count, until, used_bytes
 
 import raylet
 
@@ -323,6 +324,77 @@ def test_tables_travel_by_capsule(session):
     back = get(raylet.put(pa.table({"i": range(1000)})))
     again = pa.table(back)
     assert addresses(again["i"]) == addresses(back["i"]) and hasattr(back, "__arrow_c_stream__")
+
+
+def put_table():
+    """A reference to a table as another language puts it, and the table as pyarrow has it."""
+    pa = pytest.importorskip("pyarrow")
+    expected = pa.table({"i": range(10_000), "s": [str(n) for n in range(10_000)], "n": [None, 2.5] * 5_000})
+    sink = io.BytesIO()
+    with pa.ipc.new_file(sink, expected.schema) as file:
+        for batch in expected.to_batches(max_chunksize=4_000):
+            file.write(batch)
+    return raylet._native._put_bytes(sink.getvalue(), 1, []), expected
+
+
+def without_pyarrow(read, monkeypatch):
+    """What a function gives where there is no pyarrow."""
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pyarrow", None)
+        return read()
+
+
+def test_tables_without_pyarrow_travel_by_capsule(session, monkeypatch):
+    """Without pyarrow a table of another language is something that any Arrow library reads in place."""
+    ref, expected = put_table()
+    with_it, without = get(ref), without_pyarrow(lambda: get(ref), monkeypatch)
+    pa = pytest.importorskip("pyarrow")
+    assert type(with_it) is pa.Table and type(without) is not pa.Table
+    assert len(without) == 10_000 and pa.schema(without) == expected.schema
+    first, second = pa.table(without), pa.table(without)
+    assert first.equals(expected) and addresses(first["i"]) == addresses(second["i"])
+    assert all(map(is_in_store, addresses(first["i"]) + addresses(first["s"]) + addresses(first["n"])))
+    stream = without.__arrow_c_stream__()
+    del stream
+    column = first["s"]
+    del with_it, without, first, second, ref
+    gc.collect()
+    for n in range(20):
+        raylet.put(np.full(500_000, n))
+    assert column.to_pylist() == expected["s"].to_pylist()
+
+
+def test_a_table_without_pyarrow_keeps_its_bytes_until_it_is_gone(session, monkeypatch):
+    """Also through columns that other libraries took."""
+    pa = pytest.importorskip("pyarrow")
+    objects = object_count()
+    ref, _ = put_table()
+    column = pa.table(without_pyarrow(lambda: get(ref), monkeypatch))["i"]
+    del ref
+    gc.collect()
+    assert object_count() == objects + 1 and column[9_999].as_py() == 9_999
+    del column
+    until(lambda: gc.collect() >= 0 and object_count() == objects)
+
+
+def test_polars_reads_tables_without_pyarrow(session, monkeypatch):
+    """A frame over the capsule shares its numbers with the store."""
+    pl = pytest.importorskip("polars")
+    ref, expected = put_table()
+    frame = without_pyarrow(lambda: pl.DataFrame(get(ref)), monkeypatch)
+    assert frame.shape == (10_000, 3) and frame["n"].null_count() == 5_000
+    assert frame["s"].to_list() == expected["s"].to_pylist()
+    assert is_in_store(frame["i"].get_chunks()[0].to_numpy(allow_copy=False).ctypes.data)
+
+
+def test_bytes_that_are_no_table_are_refused(session, monkeypatch):
+    """With or without pyarrow that is an error, not a crash."""
+    pytest.importorskip("pyarrow")
+    ref = raylet._native._put_bytes(b"ARROW1 but no more", 1, [])
+    with pytest.raises(ValueError, match="cannot be read"):
+        without_pyarrow(lambda: get(ref), monkeypatch)
+    with pytest.raises(Exception, match=r"\w"):
+        get(ref)
 
 
 def test_frames_are_views(session):
