@@ -3,7 +3,8 @@
 //! The one thing to know: a [`BatchPlan`] fixes every place from the schema, the number of rows and
 //! a bound on the bytes of each string column, so columns are slices of the object itself and no
 //! value is ever copied. The metadata is written last, with the true lengths and null counts.
-//! Until [`BatchBuilder::finish`] the bytes are not a table; it refuses a column nobody wrote.
+//! Until [`BatchBuilder::finish`] the bytes are not a table; it refuses a column nobody wrote. Who
+//! cannot hold slices, as Python, fills the columns by their [`Places`].
 //!
 //! One batch, flat types: fixed-width, boolean, fixed-size binary, (large) string and binary.
 
@@ -74,6 +75,25 @@ impl BatchPlan {
         Ok(parts.body.end + parts.tail.len())
     }
 
+    /// Where the buffers of each column lie in the object, for who fills them by other means: from a
+    /// [`BatchBuilder`] that was made over the object, and dropped, to [`BatchBuilder::of_filled`].
+    pub fn places(&self) -> Result<Vec<Places>, BuildError> {
+        let start = self.parts(&self.listing(None)?)?.body.start;
+        let mut end = start;
+        let mut place = |bytes: usize| {
+            let place = end..end + bytes;
+            // `parts` has added these up without an overflow.
+            end += bytes.next_multiple_of(ALIGNMENT);
+            place
+        };
+        let columns = self.columns.iter().map(|capacity| Places {
+            validity: place(capacity.validity),
+            offsets: capacity.offsets.map(&mut place),
+            values: place(capacity.values),
+        });
+        Ok(columns.collect())
+    }
+
     /// The lists of the batch's message: with the capacities before the columns are filled, with
     /// their true numbers afterwards. The places are the same.
     fn listing(&self, filled: Option<&[Column<'_>]>) -> Result<Listing, BuildError> {
@@ -113,6 +133,17 @@ impl BatchPlan {
         add(body.end, tail.len())?;
         Ok(Parts { prologue, body, tail })
     }
+}
+
+/// Where the buffers of one column lie, in bytes from the start of the object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// One bit per row, 1 where there is a value; empty where the column is not nullable.
+    pub validity: Range<usize>,
+    /// Of a string or binary column, where each value begins in `values`, and where the last one ends.
+    pub offsets: Option<Range<usize>>,
+    /// The values; of a string or binary column the room for their bytes.
+    pub values: Range<usize>,
 }
 
 /// The file around the columns.
@@ -165,6 +196,24 @@ impl<'a> BatchBuilder<'a> {
     /// Lays `plan` out over `out`, which is as long as the plan says and starts aligned. All rows
     /// of nullable columns are valid until said otherwise.
     pub fn new(plan: BatchPlan, out: &'a mut [u8]) -> Result<Self, BuildError> {
+        let mut builder = Self::over(plan, out)?;
+        // Half-built bytes are not to be taken for a table.
+        builder.prologue.fill(0);
+        builder.columns.iter_mut().for_each(Column::clear);
+        Ok(builder)
+    }
+
+    /// Over bytes that [`BatchBuilder::new`] laid out by the same plan and whose columns were filled
+    /// since, each in its [`Places`]. Of what was written the offsets are checked here, as the lengths
+    /// follow from them; the rest by who reads the table.
+    pub fn of_filled(plan: BatchPlan, out: &'a mut [u8]) -> Result<Self, BuildError> {
+        let mut builder = Self::over(plan, out)?;
+        builder.columns.iter_mut().try_for_each(Column::take_as_filled)?;
+        Ok(builder)
+    }
+
+    /// The columns in their places, and the file's tail written.
+    fn over(plan: BatchPlan, out: &'a mut [u8]) -> Result<Self, BuildError> {
         let parts = plan.parts(&plan.listing(None)?)?;
         let planned = parts.body.end + parts.tail.len();
         if out.len() != planned {
@@ -176,8 +225,6 @@ impl<'a> BatchBuilder<'a> {
         }
         let (prologue, rest) = out.split_at_mut(parts.body.start);
         let (mut body, tail) = rest.split_at_mut(parts.body.len());
-        // Half-built bytes are not to be taken for a table.
-        prologue.fill(0);
         tail.copy_from_slice(&parts.tail);
         let fields = plan.schema.fields().iter().zip(&plan.columns).enumerate();
         let columns = fields
@@ -196,9 +243,7 @@ impl<'a> BatchBuilder<'a> {
                 appended_bytes: 0,
             })
             .collect();
-        let mut builder = Self { plan, prologue, columns };
-        builder.columns.iter_mut().for_each(Column::clear);
-        Ok(builder)
+        Ok(Self { plan, prologue, columns })
     }
 
     /// One column.
@@ -357,6 +402,20 @@ impl Column<'_> {
         }
     }
 
+    /// Takes what somebody else wrote for the column's content.
+    fn take_as_filled(&mut self) -> Result<(), BuildError> {
+        self.is_written = true;
+        if let Some(validity) = &mut self.validity {
+            clear_behind(validity, self.rows);
+        }
+        if let Some(offsets) = &self.offsets {
+            self.appended_bytes = checked_end(offsets, self.rows, self.values.len())
+                .map_err(|row| BuildError::Offset { column: self.number, row, value_bytes: self.values.len() })?;
+            self.appended = self.rows;
+        }
+        Ok(())
+    }
+
     fn check_complete(&self) -> Result<(), BuildError> {
         let (column, rows) = (self.number, self.rows);
         match self.offsets {
@@ -389,6 +448,20 @@ fn write_offset(offsets: &mut [u8], rows: usize, i: usize, offset: usize) {
     let width = offsets.len() / (rows + 1);
     let bytes = (offset as u64).to_le_bytes();
     offsets[i * width..(i + 1) * width].copy_from_slice(&bytes[..width]);
+}
+
+/// Where the last value ends, if the offsets begin at 0, never fall, and stay within the values; else
+/// the first that does not.
+fn checked_end(offsets: &[u8], rows: usize, value_bytes: usize) -> Result<usize, usize> {
+    let mut end = 0;
+    for (row, bytes) in offsets.chunks_exact(offsets.len() / (rows + 1)).enumerate() {
+        let mut word = [0; 8];
+        word[..bytes.len()].copy_from_slice(bytes);
+        let offset = u64::from_le_bytes(word);
+        let is_next = if row == 0 { offset == 0 } else { (end as u64..=value_bytes as u64).contains(&offset) };
+        end = is_next.then_some(offset as usize).ok_or(row)?;
+    }
+    Ok(end)
 }
 
 fn clear_behind(bits: &mut [u8], rows: usize) {

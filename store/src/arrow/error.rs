@@ -363,6 +363,16 @@ pub enum BuildError {
         /// How many there are.
         rows: usize,
     },
+    /// A column that was filled from outside says of a value that it begins where it cannot.
+    #[error("column {column}: offset {row} does not follow the one before it within {value_bytes} bytes of values")]
+    Offset {
+        /// Which column.
+        column: usize,
+        /// Which offset.
+        row: usize,
+        /// How many bytes the values may have.
+        value_bytes: usize,
+    },
     /// The output is not as long as the plan.
     #[error("the output has {actual} bytes, the plan {planned}")]
     OutputLength {

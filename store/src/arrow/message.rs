@@ -66,6 +66,14 @@ pub(super) fn check_schema(footer: &[u8]) -> Result<Footer<'_>, DecodeError> {
     Ok(footer)
 }
 
+/// The schema in a message of its own, as `pyarrow.Schema.serialize` and its like write it.
+pub fn decode_schema_message(bytes: &[u8]) -> Result<SchemaRef, DecodeError> {
+    let schema = arrow_ipc::convert::try_schema_from_ipc_buffer(bytes);
+    let schema = schema.map_err(|source| DecodeError::Schema { source })?;
+    check_fields(schema.fields())?;
+    Ok(Arc::new(schema))
+}
+
 /// The schema of a footer that has been checked.
 pub(super) fn read_schema(footer: &Footer<'_>) -> Result<SchemaRef, DecodeError> {
     let (offset, part) = (0, Part::Schema);

@@ -47,10 +47,11 @@ mod tests;
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 
-pub use build::{BatchBuilder, BatchPlan, BitsMut, Column};
+pub use build::{BatchBuilder, BatchPlan, BitsMut, Column, Places};
 pub use decode::{decode, decode_schema};
 pub use encode::Layout;
 pub use error::{BuildError, DecodeError, EncodeError};
+pub use message::decode_schema_message;
 
 /// Every buffer starts at a multiple of this many bytes from the start of the file, and the file
 /// itself should start at such an address.

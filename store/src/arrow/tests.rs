@@ -1,5 +1,6 @@
 //! What `mod.rs` promises: roundtrips of every type, whole and sliced; A1 to A3; building in place.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -350,6 +351,39 @@ fn misuse_of_a_builder_is_an_error() {
     assert!(matches!(nested, BuildError::UnsupportedType { column: 0, .. }));
     let error = plan().value_bytes(2, 1 << 31).unwrap_err();
     assert!(matches!(error, BuildError::Layout { .. }));
+}
+
+/// Of text column 1 of three rows with these offsets, filled from outside: the table, or what is wrong.
+fn fill_places(offsets: [i32; 4]) -> Result<Vec<u8>, BuildError> {
+    let schema = schema_of(&[DataType::Int64, DataType::Utf8]);
+    let plan = BatchPlan::new(schema, 3).unwrap().value_bytes(1, 10).unwrap();
+    let mut memory = Aligned::new(plan.bytes().unwrap());
+    drop(BatchBuilder::new(plan.clone(), memory.bytes()).unwrap());
+    let places = plan.places().unwrap();
+    let mut write = |place: Range<usize>, bytes: &[u8]| memory.bytes()[place][..bytes.len()].copy_from_slice(bytes);
+    write(places[0].values.clone(), &[5i64, 6, 7].map(i64::to_le_bytes).concat());
+    write(places[0].validity.clone(), &[0b1111_1101]);
+    write(places[1].offsets.clone().unwrap(), &offsets.map(i32::to_le_bytes).concat());
+    write(places[1].values.clone(), b"abcdefghij");
+    BatchBuilder::of_filled(plan, memory.bytes())?.finish()?;
+    Ok(memory.bytes().to_vec())
+}
+
+#[test]
+fn a_batch_that_was_filled_in_its_places_is_a_table() {
+    let bytes = aligned(&fill_places([0, 2, 2, 5]).unwrap());
+    let table = decode(bytes, false).unwrap();
+    let [numbers, texts] = table.batches[0].columns() else { panic!("there are two columns") };
+    assert_eq!((numbers.null_count(), numbers.as_primitive::<Int64Type>().value(2)), (1, 7));
+    assert_eq!(texts.as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["ab", "", "cde"]);
+}
+
+#[test]
+fn offsets_from_outside_are_checked() {
+    for (offsets, wrong) in [([1, 2, 2, 5], 0), ([0, 2, 1, 5], 2), ([0, 2, 5, 11], 3), ([0, 2, -1, 5], 2)] {
+        let error = fill_places(offsets).unwrap_err();
+        assert!(matches!(error, BuildError::Offset { column: 1, row, value_bytes: 10 } if row == wrong), "{error}");
+    }
 }
 
 #[test]
