@@ -44,6 +44,7 @@ LOCAL_MODE = 2
 
 # What is found in a module that is imported when it is first asked for.
 _LATER: dict[str, tuple[str, str | None]] = {
+    "ArrowBuilder": ("_private.tables", "ArrowBuilder"),
     "empty": ("_private.arrays", "empty"),
     "method": ("actor", "method"),
     "get_runtime_context": ("runtime_context", "get_runtime_context"),
@@ -80,6 +81,7 @@ _MODULES = (
 if TYPE_CHECKING:
     from ._private.arrays import empty
     from ._private.languages import Language, LoggingConfig
+    from ._private.tables import ArrowBuilder
     from ._raylet import ActorClassID, ActorID, FunctionID, JobID, NodeID, TaskID, UniqueID, WorkerID
     from .actor import method
     from .job_config import JobConfig
@@ -88,6 +90,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ActorClassID",
     "ActorID",
+    "ArrowBuilder",
     "DynamicObjectRefGenerator",
     "FunctionID",
     "JobConfig",

@@ -30,6 +30,11 @@ fn drafts() -> MutexGuard<'static, BTreeMap<usize, Weak<Draft>>> {
 }
 
 impl Draft {
+    /// One that no put is to find.
+    pub(crate) fn unnamed(canvas: Canvas) -> Draft {
+        Draft { canvas, head: 0 }
+    }
+
     /// The memory.
     pub(crate) fn canvas(&self) -> &Canvas {
         &self.canvas

@@ -5,6 +5,7 @@
 //! must not know what Ray is: names and texts that programs match on are in the package.
 
 mod backstage;
+mod batch;
 mod buffer;
 mod call;
 mod codec;
@@ -22,6 +23,8 @@ use pyo3::prelude::*;
 /// The module.
 #[pymodule]
 mod _native {
+    #[pymodule_export]
+    use crate::batch::BatchDraft;
     #[pymodule_export]
     use crate::call::{
         _received_actor, ActorCore, Caller, create_actor, find_actor, placement_group, remove_placement_group,
