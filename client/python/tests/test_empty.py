@@ -236,6 +236,19 @@ def test_threads_that_put_one_array(session):
     assert len(set(refs)) == 8 and {float(get(ref).sum()) for ref in refs} == {500_000.0}
 
 
+def test_many_arrays_at_once(session):
+    """Each is its own, whatever order they are put and dropped in."""
+    before = object_count()
+    arrays = [raylet.empty(20, "i8") for _ in range(3000)]
+    for n, array in enumerate(arrays):
+        array[:] = n
+    refs = {n: raylet.put(arrays[n]) for n in range(2999, -1, -3)}
+    del arrays[::2]
+    assert all((get(ref) == n).all() for n, ref in refs.items())
+    del arrays, array, refs
+    drained(before)
+
+
 # As an argument and a result -----------------------------------------------------
 
 

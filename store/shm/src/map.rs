@@ -255,7 +255,7 @@ impl DraftMap {
             Err(errno) => {
                 // SAFETY: it was mapped just now, and nobody else knows it.
                 let _ = unsafe { mman::munmap(fresh.cast(), length) };
-                Err(SegmentError::system("mremap")(errno))
+                Err(mapping_error("mremap", errno, self.start, length as u64))
             }
         }
     }
@@ -291,7 +291,7 @@ fn map_pages(memfd: &Memfd, start: u64, length: NonZeroUsize, kind: MapFlags) ->
     let flags = kind | MapFlags::MAP_NORESERVE;
     // SAFETY: the kernel chooses the place, so nothing that exists is replaced.
     let base = unsafe { mman::mmap(None, length, READ_WRITE, flags, memfd, start as libc::off_t) };
-    let base = base.map_err(SegmentError::system("mmap"))?.cast();
+    let base = base.map_err(|errno| mapping_error("mmap", errno, start, length.get() as u64))?.cast();
     if let Err(errno) = advise(base, length.get() as u64, MmapAdvise::MADV_DONTDUMP) {
         // SAFETY: it was mapped just now, and nobody else knows it.
         let _ = unsafe { mman::munmap(base.cast(), length.get()) };
@@ -431,7 +431,7 @@ impl Reservation {
             let first = self.base.add(offset as usize).cast();
             mman::mprotect(first, bytes as usize, access)
         };
-        outcome.map_err(|errno| protect_error(errno, offset, bytes))
+        outcome.map_err(|errno| mapping_error("mprotect", errno, offset, bytes))
     }
 
     fn check_owner(&self) -> Result<(), SegmentError> {
@@ -525,10 +525,10 @@ fn check_writable(fd: BorrowedFd<'_>) -> Result<(), SegmentError> {
     Ok(())
 }
 
-fn protect_error(errno: Errno, offset: u64, bytes: u64) -> SegmentError {
+fn mapping_error(call: &'static str, errno: Errno, offset: u64, bytes: u64) -> SegmentError {
     match errno {
         Errno::ENOMEM => SegmentError::TooManyMappings { offset, bytes, limit: map_count_max() },
-        source => SegmentError::system("mprotect")(source),
+        source => SegmentError::system(call)(source),
     }
 }
 

@@ -60,7 +60,7 @@ pub enum SegmentError {
         /// Size of the range that was to be allocated.
         requested_bytes: u64,
     },
-    /// Opening or closing a range would need one mapping more than the kernel allows.
+    /// Opening, closing or mapping a range would need one mapping more than the kernel allows.
     #[error("changing {bytes} bytes at offset {offset} exceeds vm.max_map_count ({limit})")]
     TooManyMappings {
         /// Start of the range.
