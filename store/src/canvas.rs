@@ -11,6 +11,8 @@
 //! | sealed | private | stands, pinned by this |
 //! | in a forked child | private | its parent's: the child cannot seal it |
 //!
+//! What a child did not write goes on to show the object, and other bytes once its parent aborted that.
+//!
 //! This file must not know what is written.
 
 use crate::make::ObjectWriter;

@@ -30,10 +30,11 @@ def empty(
     is written to it then is not seen by anybody else (a page that is written to becomes a copy), and putting it again
     copies. As an argument of a task it is put, too, unless it is small; what a task returns is copied. Put arrays keep
     their object in memory, also where the store would move it to disk, until they are gone. An array that is dropped
-    without a put leaves nothing. A forked child has a private copy, which it puts like any array.
+    without a put leaves nothing. In a forked child the array is a private view, which it puts like any array: what the
+    child writes stays there, and the rest shows the parent's array, as long as the parent has that.
 
-    It saves the second copy in memory, and time where an array has 64 MB and more: mapping the memory costs about what
-    a copy costs, and for small ones more.
+    What it saves is memory: there is no second copy. Of time it takes about as much as a put that copies, as mapping
+    pages costs what copying them costs, and more for arrays of less than tens of megabytes.
 
     Raises ImportError without NumPy, TypeError for a dtype of Python objects, ValueError for a shape or an order that
     makes no sense, `ObjectStoreFullError` where there is no room.
