@@ -4,12 +4,24 @@ The one thing to know: a session is a test's own unless its file says otherwise,
 left of it. This file must not be needed by tasks: what they share is in `support`.
 """
 
+import signal
+
 import pytest
 import support
 
 import raylet
 
 STORE_BYTES = 80 * 2**20
+
+# Whoever started this in the background may have had these ignored, and programs that tests start would inherit that.
+USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL, signal.SIGQUIT: signal.SIG_DFL}
+
+
+def pytest_configure():
+    """Take signals as a program does that somebody started at a terminal."""
+    for number, handler in USUAL.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture
