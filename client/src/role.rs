@@ -82,8 +82,9 @@ pub struct ForkHooks {
     pub after_in_parent: fn(),
     /// After it, in the worker.
     pub after_in_child: fn(),
-    /// Once, as soon as the zygote has had nothing to do for a moment: for what its workers may need later.
-    pub idle: fn(),
+    /// Once the zygote has had nothing to do for a while: a step of what its workers may need later, a short one, as
+    /// forks wait meanwhile. Whether there are more.
+    pub idle: fn() -> bool,
     /// The life of a worker; its result is the exit code. It is to call [`work`](crate::binding::work).
     pub work: fn(&WorkerSpec) -> i32,
 }

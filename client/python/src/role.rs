@@ -34,13 +34,14 @@ fn after_in_child() {
 }
 
 /// The interpreter's lock is the zygote's all the time.
-fn idle() {
+fn idle() -> bool {
     Python::attach(|py| {
-        let warmed = hook(py, "zygote_idle").and_then(|hook| hook.call0());
-        if let Err(error) = warmed {
+        let has_more = hook(py, "zygote_idle").and_then(|hook| hook.call0()?.extract());
+        has_more.unwrap_or_else(|error| {
             error.print(py);
-        }
-    });
+            false
+        })
+    })
 }
 
 /// The command line; its exit code. `own` is what starts it once more, for a raylet in the background.

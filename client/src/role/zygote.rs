@@ -15,8 +15,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use store_shm::fd::{FdError, recv_fds, send_fds};
 use store_shm::process::{self, Child, Ended, ProcessError, Reach, Which, ended_child};
 
-/// After so long without anything to do an interpreter may get ready for what its workers may need.
-const IDLE_AFTER_MS: u16 = 30;
+/// After so long without anything to do an interpreter may get ready for what its workers may need. Programs begin
+/// with forks, one soon after the other.
+const IDLE_AFTER_MS: u16 = 100;
 
 /// Why a zygote ended by itself. Its raylet sees that it did; people see this.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +80,7 @@ impl Zygote {
             let limit = if idle.is_some() { PollTimeout::from(IDLE_AFTER_MS) } else { PollTimeout::NONE };
             let (asked, ended) = self.wait(limit)?;
             if !asked && !ended {
-                idle.take().inspect(|idle| idle());
+                idle = idle.filter(|step| step());
             }
             if ended {
                 self.reap_all()?;

@@ -109,11 +109,11 @@ def ref_on_completed(ref: Any, callback: Any) -> Any:
     return futures.on_completed(ref, callback)
 
 
-def zygote_idle() -> None:
-    """Have the zygote import what its workers may need later."""
+def zygote_idle() -> bool:
+    """Have the zygote import one thing more that its workers may need later; whether there are more."""
     from . import zygote
 
-    zygote.idle()
+    return zygote.idle()
 
 
 def print_logs(lines: list[tuple[str, int, bool, str]]) -> None:

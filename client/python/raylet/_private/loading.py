@@ -117,9 +117,9 @@ def load_actor(definition: tuple[dict[str, Any], Any]) -> Any:
     if is_threads_ours():
         os.environ[THREADS] = threads_of(info["resources"])
     cls, _ = _native.get_writable(reference)
-    from . import hosting
-
     if info["mode"] == "hosted":
+        from . import hosting
+
         return hosting.Host(cls, info)
     return Plain(cls, info)
 

@@ -43,8 +43,9 @@ def _take_over(job: dict[str, Any]) -> None:
 # What every worker needs at once, and what most need by and by.
 _FIRST = ["cloudpickle", "raylet._private.loading", "raylet._private.worker_process", "raylet._private.hooks"]
 _FIRST += ["raylet._private.worker", "raylet._private.ids"]
-_LATER = ["raylet.actor", "raylet.remote_function", "raylet._private.hosting", "raylet._private.pickling"]
-_LATER += ["raylet.runtime_context", "traceback"]
+_LATER = ["raylet.actor", "raylet.remote_function", "raylet._private.pickling", "raylet.runtime_context"]
+# Of asyncio one by one: a fork waits for one import.
+_LATER += ["socket", "ssl", "subprocess", "selectors", "concurrent.futures.thread", "asyncio", "raylet._private.hosting"]
 
 
 def _warm_up() -> None:
@@ -54,15 +55,25 @@ def _warm_up() -> None:
     gc.freeze()
 
 
-def idle() -> None:
-    """Import what most workers need, and what the driver had when it began; nobody waits for it."""
-    from . import session
+def idle() -> bool:
+    """Import one module more that most workers need, or that the driver had when it began; whether there are more."""
+    global _left
+    if _left is None:
+        from . import session
 
-    modules = session.job_of_environment().get("modules")
-    _import_all(_LATER + (modules if isinstance(modules, list) else []))
+        modules = session.job_of_environment().get("modules")
+        _left = _LATER + (modules if isinstance(modules, list) else [])
+    if _left:
+        _import_all([_left.pop(0)])
+        return True
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+    return False
+
+
+# What is still to be imported; None before the first is.
+_left: list[str] | None = None
 
 
 def _import_all(names: list[str]) -> None:
