@@ -29,6 +29,11 @@ def until(condition, limit_s=LIMIT_S):
     raise AssertionError("it never came")
 
 
+def get(refs):
+    """As `raylet.get`, but a hang is an error."""
+    return raylet.get(refs, timeout=LIMIT_S)
+
+
 # Files as gates and counters: they work between any processes, also dying ones --------
 
 

@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from support import LIMIT_S, is_alive, object_count, run_program, start_program, until, used_bytes
+from support import LIMIT_S, get, is_alive, object_count, run_program, start_program, until, used_bytes
 
 import raylet
 
@@ -37,11 +37,6 @@ SHAPES = {
     "swapped": (50, ">f4", "C"),
     "large": (ITEMS, "f8", "C"),
 }
-
-
-def get(refs):
-    """As `raylet.get`, but a hang is an error."""
-    return raylet.get(refs, timeout=LIMIT_S)
 
 
 def mapping_of(array):

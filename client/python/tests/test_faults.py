@@ -23,6 +23,7 @@ from support import (
     LIMIT_S,
     Traces,
     descendants,
+    get,
     is_alive,
     note,
     notes,
@@ -49,11 +50,6 @@ from raylet.exceptions import (
     TaskCancelledError,
     WorkerCrashedError,
 )
-
-
-def get(refs):
-    """As `raylet.get`, but a hang is an error."""
-    return raylet.get(refs, timeout=LIMIT_S)
 
 
 def kill_self():

@@ -16,6 +16,7 @@ import warnings
 import pytest
 from support import (
     LIMIT_S,
+    get,
     is_alive,
     note,
     notes,
@@ -33,11 +34,6 @@ from raylet.exceptions import ObjectLostError, RayError, RaySystemError
 
 LARGE = 2_000_000
 SLACK = 200_000
-
-
-def get(refs):
-    """As `raylet.get`, but a hang is an error."""
-    return raylet.get(refs, timeout=LIMIT_S)
 
 
 @raylet.remote

@@ -7,18 +7,13 @@ This file must not wait for something not to happen.
 import re
 
 import pytest
-from support import LIMIT_S, until
+from support import LIMIT_S, get, until
 
 import raylet
 from raylet.exceptions import GetTimeoutError, RayActorError, RayError, TaskCancelledError
 from raylet.util.placement_group import placement_group, remove_placement_group
 
 NOTICE = r"\(raylet\)\S* (.* asks for .*)"
-
-
-def get(refs):
-    """As `raylet.get`, but a hang is an error."""
-    return raylet.get(refs, timeout=LIMIT_S)
 
 
 @raylet.remote

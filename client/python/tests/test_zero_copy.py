@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from support import LIMIT_S, object_count, until, used_bytes
+from support import get, object_count, until, used_bytes
 
 import raylet
 
@@ -34,11 +34,6 @@ ARRAYS = {
     "half": np.arange(9, dtype="f2"),
     "empty": np.empty((0, 5)),
 }
-
-
-def get(refs):
-    """As `raylet.get`, but a hang is an error."""
-    return raylet.get(refs, timeout=LIMIT_S)
 
 
 def address_of(buffer):
