@@ -45,6 +45,8 @@ const FAIL_ONCE: u64 = 5;
 const ADD: u64 = 6;
 /// An actor's constructor that fails.
 const NEVER: u64 = 7;
+/// Runs until the driver has sealed its result.
+const HOLD: u64 = 8;
 
 /// Has workers never be ready.
 const HANG_VARIABLE: &str = "RAYLET_TEST_HANG";
@@ -282,6 +284,10 @@ fn run(hand: &Hand, record: &Record, attempt: u32, state: &mut u8) -> bool {
         HANG => loop {
             std::thread::park();
         },
+        HOLD => {
+            let ObjectKey { slot, generation } = record.result;
+            hand.store.get(&hand.store.refer(Handle { slot, generation }).unwrap()).unwrap();
+        }
         PRINT => {
             println!("{}", String::from_utf8(arguments).unwrap());
             seal(hand, record, b"printed");
@@ -593,10 +599,12 @@ fn an_actor_is_called_made_again_and_ends_with_its_handles() {
     let failure = driver.hand.failure(&dying);
     assert_eq!(failure.kind, TaskErrorKind::ActorUnavailable, "{failure:?}");
     assert_eq!(driver.hand.value(&waiting)[0], 105);
-    // And again, for good.
-    let last = driver.hand.promise();
+    // And again, for good: held until both are in the queue, which nobody looks at once it has ended.
+    let [held, last] = [driver.hand.promise(), driver.hand.promise()];
+    lane.submitter.try_submit(&record(HOLD, Some(&held), 0, b"").pack()).unwrap();
     lane.submitter.try_submit(&record(DIE, Some(&last), 0, &[9]).pack()).unwrap();
     let lost = driver.add(&mut lane, 1);
+    driver.hand.store.put_for(held.handle(), b"go", &CreateOptions::default()).unwrap();
     let failure = driver.hand.failure(&lost);
     assert_eq!((failure.kind, failure.function.as_str()), (TaskErrorKind::ActorDied, "Adder"));
     assert!(failure.message.contains("(signal 9) after 1 restarts"), "{}", failure.message);
@@ -606,7 +614,7 @@ fn an_actor_is_called_made_again_and_ends_with_its_handles() {
     let Message::ActorFound(found) = answer else { panic!("{answer:?}") };
     let death = Failure::from_bytes(&found.death.unwrap());
     assert_eq!((found.anchor, death.kind, death.function.as_str()), (None, TaskErrorKind::ActorDied, "Adder"));
-    drop((anchor, sums, dying, waiting, last, lost, driver));
+    drop((anchor, sums, dying, waiting, held, last, lost, driver));
     world.wait_until_empty();
 }
 
