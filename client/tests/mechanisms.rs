@@ -1037,6 +1037,24 @@ fn m25_calls_of_one_caller_run_in_order() {
     assert_eq!((get(&ray, &first), get(&ray, &last)), (all[0].1, all[all.len() - 1].1));
 }
 
+/// 25: whoever lets go of an actor while its calls run, and finds it again, is the same caller.
+#[test]
+fn m25_an_actor_that_is_found_again_has_the_same_queue() {
+    let world = World::new();
+    let ray = world.join();
+    drop(Ledger::options(Options::new().name("ledger").detached()).remote(&ray).unwrap());
+    let find = || ray.actor::<Ledger>("ledger").unwrap().expect("it is detached");
+    // The last handle of the process goes each time; its call is on its way, answered or over.
+    let noted: Vec<_> = (0..2 * NOTES).map(|number| find().note(0, number).unwrap()).collect();
+    ray.get_all(&noted).unwrap();
+    for number in 2 * NOTES..3 * NOTES {
+        get(&ray, &find().note(0, number).unwrap());
+    }
+    let all = get(&ray, &find().all().unwrap());
+    assert!(all.iter().map(|(_, number)| *number).eq(0..3 * NOTES), "{all:?}");
+    ray.kill(&find());
+}
+
 /// 27: an actor has a process of its own for all its life, tasks share workers.
 #[test]
 fn m27_an_actor_is_a_process_and_a_worker_runs_many_tasks() {

@@ -2,9 +2,9 @@
 //!
 //! The one thing to know: a process has one queue to each actor that it calls, opened at the first
 //! call; the actor may not be alive yet. When the last handle of the process is gone and its calls are
-//! answered, the raylet is told, and then the queue is closed: until then this process holds the actor. Why an
-//! actor is dead the raylet says, once asked; calls to it end with that. This file must not know how
-//! actors run.
+//! answered, the raylet is told, and then the queue is closed: until then this process holds the actor, and a
+//! handle that comes to it meanwhile takes the queue up again. Why an actor is dead the raylet says, once
+//! asked; calls to it end with that. This file must not know how actors run.
 
 use super::fail::{death, seal};
 use super::lane::{self, Lane};
@@ -33,6 +33,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 use store::{CreateError, Handle, ObjectRef as RawRef, Store};
 
 /// The actors that this process has handles of.
+///
+/// A link is in one of both at any time, or its queue is closed: two links of one actor would be two
+/// submitters of one queue. So it goes from one to the other, and comes to its end, under the lock of
+/// `released`; whoever holds both locks took that of `known` first.
 #[derive(Default)]
 pub(super) struct Actors {
     known: Mutex<SlotMap<Arc<Link>>>,
@@ -66,7 +70,26 @@ struct About {
 impl Actors {
     fn link(&self, anchor: &RawRef) -> Arc<Link> {
         let mut known = lock(&self.known);
-        known.entry(anchor.handle()).or_insert_with(|| Arc::new(Link::new(anchor))).clone()
+        let make = || self.taken_up(anchor).unwrap_or_else(|| Arc::new(Link::new(anchor)));
+        known.entry(anchor.handle()).or_insert_with(make).clone()
+    }
+
+    /// What the last handle let go of, where it is not closed yet.
+    fn taken_up(&self, anchor: &RawRef) -> Option<Arc<Link>> {
+        if !self.has_released() {
+            return None;
+        }
+        let mut released = lock(&self.released);
+        let key = object_key(anchor.handle());
+        let at = released.iter().position(|link| link.key == key)?;
+        let link = released.remove(at);
+        self.count_released(&released);
+        *lock(&link.anchor) = Some(anchor.clone());
+        Some(link)
+    }
+
+    fn count_released(&self, released: &[Arc<Link>]) {
+        self.released_count.store(released.len(), Ordering::SeqCst);
     }
 
     /// Whether actors wait to be let go of.
@@ -77,8 +100,8 @@ impl Actors {
     /// The actor that a queue leads to.
     pub(super) fn of_lane(&self, lane: &Arc<Lane>) -> Option<Arc<Link>> {
         let is_it = |link: &&Arc<Link>| link.lane.get().is_some_and(|other| Arc::ptr_eq(other, lane));
-        let known = lock(&self.known).values().find(is_it).cloned();
-        known.or_else(|| lock(&self.released).iter().find(is_it).cloned())
+        let known = lock(&self.known);
+        known.values().find(is_it).cloned().or_else(|| lock(&self.released).iter().find(is_it).cloned())
     }
 }
 
@@ -298,17 +321,22 @@ impl Shared {
                 return;
             }
             let Some(link) = known.remove(&anchor) else { return };
+            let mut released = lock(&self.actors.released);
+            released.push(link.clone());
+            self.actors.count_released(&released);
             link
         };
-        self.let_go(link);
+        self.let_go(&link);
     }
 
-    /// The last handle is gone.
-    fn let_go(self: &Arc<Self>, link: Arc<Link>) {
-        if !self.finish_release(&link) {
-            let mut released = lock(&self.actors.released);
-            released.push(link);
-            self.actors.released_count.store(released.len(), Ordering::SeqCst);
+    /// The last handle is gone, unless another one came since.
+    fn let_go(self: &Arc<Self>, link: &Arc<Link>) {
+        let mut released = lock(&self.actors.released);
+        let Some(at) = released.iter().rposition(|other| Arc::ptr_eq(other, link)) else { return };
+        if self.finish_release(link) {
+            released.remove(at);
+            self.actors.count_released(&released);
+        } else {
             drop(released);
             self.ensure_pump();
         }
@@ -343,7 +371,7 @@ impl Shared {
         }
         let mut released = lock(&self.actors.released);
         released.retain(|link| !self.finish_release(link));
-        self.actors.released_count.store(released.len(), Ordering::SeqCst);
+        self.actors.count_released(&released);
     }
 
     pub(super) fn create_group(&self, group: GroupCall) -> Result<RawRef, GroupError> {
