@@ -286,7 +286,7 @@ fn run(hand: &Hand, record: &Record, attempt: u32, state: &mut u8) -> bool {
         },
         HOLD => {
             let ObjectKey { slot, generation } = record.result;
-            hand.store.get(&hand.store.refer(Handle { slot, generation }).unwrap()).unwrap();
+            hand.store.get_timeout(&hand.store.refer(Handle { slot, generation }).unwrap(), LONG).unwrap();
         }
         PRINT => {
             println!("{}", String::from_utf8(arguments).unwrap());
