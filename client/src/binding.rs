@@ -223,12 +223,10 @@ impl Raylet {
         Ok(Callable { key, plan })
     }
 
-    /// Names keys for listings and errors.
-    pub fn name_callables(&self, names: &[(u64, String)]) {
-        for (key, name) in names {
-            set_name(*key, name);
-        }
-        self.engine().name_functions(names);
+    /// Names a key for listings and errors; what has its name already is told to nobody again.
+    pub fn name_callable(&self, key: u64, name: &str) {
+        set_name(key, name);
+        self.engine().name_function(key, name);
     }
 
     /// Submits a call of a function.
@@ -246,7 +244,7 @@ impl Raylet {
     /// Makes an actor.
     pub fn make_actor(&self, wish: &ActorWish, arguments: Arguments) -> Result<ForeignActor, SubmitError> {
         wish.options.check()?;
-        self.name_callables(&[(wish.key, wish.class.clone())]);
+        self.name_callable(wish.key, &wish.class);
         let anchor = self.engine().create_foreign(wish, arguments)?;
         Ok(ForeignActor::of(self, anchor))
     }

@@ -26,7 +26,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use raylet_client::binding::{ActorWish, Callable, ForeignActor, MethodWish, ResultRefs, key};
 use raylet_client::{Options, Raylet, Strategy, SubmitError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use store::{Handle, ObjectRef as RawRef};
@@ -90,7 +90,7 @@ impl Caller {
         let group = options.get_item("group")?.map_or(Ok(0), |group| group.extract())?;
         let callable = ray.callable(key, options_of(py, options, "resources")?, group);
         let callable = callable.map_err(|error| submit_error(py, &error))?;
-        name_once(&ray, key, &name);
+        ray.name_callable(key, &name);
         let handle = keep_definition(key, definition.get().live(py)?);
         let header = header(Some(handle), stream_ahead, None)?;
         let target = Target::Function(callable);
@@ -198,20 +198,6 @@ impl Prepared {
                 Ok(PyList::new(py, refs)?.into_any().unbind())
             }
         }
-    }
-}
-
-/// The keys that this process has named to the raylet of a session.
-static NAMED: Mutex<(u64, BTreeSet<u64>)> = Mutex::new((0, BTreeSet::new()));
-
-/// Tells the raylet what people call the thing of a key; once in a session.
-fn name_once(ray: &Raylet, key: u64, name: &str) {
-    let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
-    if named.0 != session::number() {
-        *named = (session::number(), BTreeSet::new());
-    }
-    if named.1.insert(key) {
-        ray.name_callables(&[(key, name.to_owned())]);
     }
 }
 
@@ -424,7 +410,7 @@ impl ActorCore {
         })?;
         let asked = if has_options { Some(options_of(py, options, "resources")?) } else { None };
         let method = MethodWish { key: key(name), options: asked };
-        name_once(this.actor.ray(), method.key, name);
+        this.actor.ray().name_callable(method.key, name);
         let shown: Option<String> = item(options, "name")?;
         let name = shown.unwrap_or_else(|| name.to_owned());
         let header = header(None, stream_ahead, group.as_deref())?;

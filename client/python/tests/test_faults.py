@@ -606,10 +606,7 @@ WAITS = """
         "ref = sleeps.remote(1000); raylet.get(ref)",
         "ref = sleeps.remote(1000); raylet.get([raylet.put(1), ref, sleeps.remote(0)])",
         "ref = sleeps.remote(1000); raylet.wait([ref])",
-        pytest.param(
-            "ref = sleeps.remote(1000); ref.future().result()",
-            marks=pytest.mark.xfail(strict=False, reason="a native thread may take the signal: the wait goes on"),
-        ),
+        "ref = sleeps.remote(1000); ref.future().result()",
     ],
 )
 def test_an_interrupt_ends_a_wait(tmp_path, blocked):

@@ -64,7 +64,7 @@ use raylet_api::{JobId, TaskId};
 use routed::Routed;
 use scope::Scope;
 use segment::Segment;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
@@ -113,6 +113,8 @@ pub(crate) struct Shared {
     transport: Transport,
     /// `None`: each job has its own.
     namespace: Option<String>,
+    /// The keys whose names it has told the raylet, apart from those of this executable.
+    named: Mutex<BTreeSet<u64>>,
     plans: Plans,
     classes: Mutex<HashMap<ClassWish, Arc<Lane>>>,
     /// All queues, of classes and of actors.
@@ -295,9 +297,11 @@ impl Engine for Remote {
         self.shared.call_actor(anchor, method.key, call)
     }
 
-    fn name_functions(&self, names: &[(u64, String)]) {
-        // A raylet that is gone lists nothing.
-        let _ = self.shared.line.send(NameFunctions { names: names.to_vec() });
+    fn name_function(&self, key: u64, name: &str) {
+        if lock(&self.shared.named).insert(key) {
+            // A raylet that is gone lists nothing.
+            let _ = self.shared.line.send(NameFunctions { names: vec![(key, name.to_owned())] });
+        }
     }
 
     fn ask(&self, question: Box<dyn FnOnce(u64) -> Message + '_>, timeout: Duration) -> Result<Message, SubmitError> {

@@ -19,6 +19,7 @@ use super::segment::Segment;
 use super::spec::handle;
 use super::wait::Spin;
 use super::{Place, Remote, Shared};
+#[cfg(feature = "embedded")]
 use crate::binding::Program;
 use crate::connection::{self, Comer, ConnectOptions, Joined, LineParts};
 use crate::error::ConnectError;
@@ -238,6 +239,7 @@ pub(super) fn share(
         job: joined.job,
         transport,
         namespace,
+        named: Mutex::default(),
         plans: Plans::new(),
         classes: Mutex::new(HashMap::new()),
         lanes: RwLock::default(),

@@ -139,8 +139,8 @@ pub(crate) trait Engine: Send + Sync + 'static {
         Err(SubmitError::NoWorkers)
     }
 
-    /// Says what keys are called.
-    fn name_functions(&self, _names: &[(u64, String)]) {}
+    /// Says what a key is called.
+    fn name_function(&self, _key: u64, _name: &str) {}
 
     /// Asks the raylet.
     fn ask(&self, _question: Box<dyn FnOnce(u64) -> Message + '_>, _timeout: Duration) -> Result<Message, SubmitError> {
