@@ -1342,6 +1342,14 @@ fn m32_a_lost_result_is_made_again() {
         assert_eq!(get(&ray, &first), vec![2; LARGE], "its arguments are gone");
         assert_eq!((runs("again"), runs("last")), (2, 2));
 
+        let (made, small) = (make_large::remote(&ray, 1, ledger("whole").0).unwrap(), ray.put(small).unwrap());
+        let (first, _) = derive::remote(&ray, &made, &small, ledger("lost").0).unwrap();
+        assert_eq!(get(&ray, &first)[0], 2);
+        lose_all(&ray, spill.path(), &[&first, &small]);
+        assert_eq!(get(&ray, &first), vec![2; LARGE], "its recipe has what nobody makes again");
+        assert_eq!(kind(ray.get_timeout(&small, LONG)), TaskErrorKind::ObjectLost);
+        drop((made, small));
+
         let grown = grow::remote(&ray, ledger("grown").0).unwrap();
         assert_eq!(get(&ray, &grown).len(), LARGE);
         lose_all(&ray, spill.path(), &[&grown]);

@@ -185,12 +185,14 @@ impl Scheduler {
         argument: &RecipeArgument,
         depth: u32,
     ) -> Result<ObjectRef, Box<Failure>> {
-        if let Some(object) = self.store.refer(handle(argument.object)) {
-            return Ok(object);
-        }
+        let living = self.store.refer(handle(argument.object));
         if let Some((encoding, bytes)) = &argument.value {
-            let encoding = Encoding::from_number(*encoding);
-            return self.put_now(bytes, encoding, &[]).map_err(|error| no_room(&error));
+            // First: that the object lives does not say that its bytes do, and nobody makes again what was put.
+            let put = self.put_now(bytes, Encoding::from_number(*encoding), &[]);
+            return put.or_else(|error| living.ok_or_else(|| no_room(&error)));
+        }
+        if let Some(object) = living {
+            return Ok(object);
         }
         let promise = self.store.promise_by_handle(None).map_err(|error| no_room(&error))?;
         self.remake(line, argument.object, key(promise.handle()), depth + 1)?;
