@@ -13,6 +13,7 @@ use raylet_api::message::Message;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{ReadHalf, WriteHalf};
@@ -23,6 +24,8 @@ const UNREAD_COUNT_MAX: usize = 4096;
 /// Bytes of log lines that wait for one driver.
 const LOG_BYTES_MAX: usize = 4 << 20;
 const READ_BYTES: usize = 16 << 10;
+/// After this time what was written on other lines before is read: the timers' resolution.
+const OTHERS_FIRST: Duration = Duration::from_millis(1);
 
 /// Names a control line; never used again.
 pub(crate) type LineId = u64;
@@ -148,6 +151,11 @@ async fn last_words(
 
 async fn take_in(message: Message, shared: &Arc<Shared>, line: LineId, outbound: &Outbound) {
     shared.door.counters().requests.fetch_add(1, Ordering::Relaxed);
+    if matches!(message, Message::RemakeObject(_)) {
+        // The recipe came on the line of a worker, which may be read after this one though it was written
+        // before. A timer ends only when the sockets have been looked at.
+        tokio::time::sleep(OTHERS_FIRST).await;
+    }
     match question(shared, message).await {
         Ok(reply) => outbound.send(reply),
         Err(message) => shared.desk.tell(Input::Said { line, message: Box::new(message) }).await,
