@@ -64,7 +64,7 @@ fn actors_and_groups() -> Vec<Message> {
         ActorFound { request: 5, anchor: Some(OBJECT), death: Some(vec![1, 2]) }.into(),
         AskActor { request: 6, anchor: OBJECT }.into(),
         CreateGroup { request: 7, group: OBJECT, bundles, strategy: "PACK".into(), ..CreateGroup::default() }.into(),
-        RemoveGroup { request: 8, group: OBJECT }.into(),
+        RemoveGroup { group: OBJECT }.into(),
         RunActor { anchor: OBJECT, words: WORDS, queues: vec![(1, 2); 2], ..RunActor::default() }.into(),
         ServeQueue { queue: 3, offset: 1 << 20 }.into(),
         DropQueue { queue: 3 }.into(),

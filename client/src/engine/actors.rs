@@ -397,10 +397,7 @@ impl Shared {
     pub(super) fn remove_group(&self, group: &RawRef) -> Result<(), GroupError> {
         self.check()?;
         let group = object_key(group.handle());
-        match self.line.ask(|request| RemoveGroup { request, group }, ANSWER_TIME).map_err(SubmitError::from)? {
-            Message::Done(_) => Ok(()),
-            other => Err(SubmitError::refused(other).into()),
-        }
+        Ok(self.line.send(RemoveGroup { group }).map_err(SubmitError::from)?)
     }
 }
 

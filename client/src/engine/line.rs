@@ -334,7 +334,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raylet_api::work::{Done, FindActor, Notice, RemoveGroup};
+    use raylet_api::work::{CreateGroup, Done, FindActor, Notice};
     use std::io::{Read, Write};
     use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -373,13 +373,13 @@ mod tests {
         let Ends { line, mut raylet, said, .. } = ends();
         let answering = std::thread::spawn(move || {
             let mut decoder = Decoder::new();
-            let Message::RemoveGroup(asked) = receive(&mut raylet, &mut decoder) else { panic!("another message") };
+            let Message::CreateGroup(asked) = receive(&mut raylet, &mut decoder) else { panic!("another message") };
             let notice = Message::from(Notice { text: "unasked".to_owned() });
             raylet.write_all(&frame::encode(&notice).unwrap()).unwrap();
             raylet.write_all(&frame::encode(&Done { request: asked.request }.into()).unwrap()).unwrap();
             raylet
         });
-        let answer = line.ask(|request| RemoveGroup { request, ..RemoveGroup::default() }, SOON).unwrap();
+        let answer = line.ask(|request| CreateGroup { request, ..CreateGroup::default() }, SOON).unwrap();
         assert!(matches!(answer, Message::Done(_)), "{answer:?}");
         assert!(matches!(said.recv().unwrap(), Message::Notice(_)));
         drop(answering.join().unwrap());

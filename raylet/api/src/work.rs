@@ -268,12 +268,10 @@ pub struct CreateGroup {
     pub is_detached: bool,
 }
 
-/// A placement group is to go, and with it what runs in it. Answer: [`Done`].
+/// A placement group is to go, and with it what runs in it. What is said behind it finds the group gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RemoveGroup {
-    /// The asker's number.
-    pub request: u64,
     /// The group.
     pub group: ObjectKey,
 }

@@ -56,12 +56,11 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn on_remove_group(&mut self, line: LineId, wish: &RemoveGroup) {
+    pub(super) fn on_remove_group(&mut self, wish: &RemoveGroup) {
         // What is being removed takes nobody in.
         if let Some(group) = self.group_keys.remove(&wish.group) {
             self.step(Event::RemoveGroup { group });
         }
-        self.send(line, Done { request: wish.request });
     }
 
     pub(super) fn group_refused(&mut self, group: GroupId, refusal: &Refusal) {

@@ -228,7 +228,7 @@ impl Scheduler {
             Message::FindActor(wish) => self.on_find_actor(line, wish),
             Message::AskActor(wish) => self.on_ask_actor(line, &wish),
             Message::CreateGroup(wish) => self.on_create_group(line, wish),
-            Message::RemoveGroup(wish) => self.on_remove_group(line, &wish),
+            Message::RemoveGroup(wish) => self.on_remove_group(&wish),
             Message::NameFunctions(said) => self.names.extend(said.names),
             message => self.on_worker_message(line, message),
         }
