@@ -17,11 +17,16 @@ import inspect
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 from .. import _native
 from . import loading, worker_process
 from .errors import refuse_retry
+
+# How a function is run: called, awaited, or iterated.
+Kind = Literal["plain", "coroutine", "generator"]
+# A program's function, how it is run, and the exceptions to try again where only some are.
+Target = tuple[Callable[..., Any], Kind, tuple[type, ...] | None]
 
 # The hosted call that a thread or asyncio task runs.
 current_call: contextvars.ContextVar[Any] = contextvars.ContextVar("raylet_call", default=None)
@@ -118,6 +123,7 @@ class Loop:
         self.inbox = _native.CallInbox()
         self.waiting: collections.deque[Any] = collections.deque()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.targets: dict[str, Target] = {}
         self.idle: threading.Event | None = None
         self.thread = threading.Thread(target=self._work, name=f"AsyncIO Thread: {name}", daemon=True)
         self.thread.start()
@@ -172,29 +178,34 @@ class Loop:
         try:
             if call.is_cancelled():
                 raise asyncio.CancelledError
-            function, args, kwargs, allowed = self._target(call)
-            if not _is_async(function):
+            (function, kind, allowed), args = self._target(call)
+            if kind == "plain":
                 return call.invoke(self.host.method(None, call.name), instance)
-            if inspect.isasyncgenfunction(function):
-                value = await _items(function(*args, **kwargs), call)
+            if kind == "generator":
+                value = await _items(function(*args, **(call.kwargs or {})), call)
             else:
-                value = await function(*args, **kwargs)
+                value = await function(*args, **(call.kwargs or {}))
         except BaseException as error:
             if allowed is not None and not isinstance(error, allowed):
                 refuse_retry(error)
             return call.failed(error, instance)
         return call.done(value, instance)
 
-    def _target(self, call: Any) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Any]:
-        """The program's function of a call, its arguments, and the exceptions to try again where only some are."""
-        args, kwargs = call.args, call.kwargs or {}
-        if call.name == "__raylet_retry__":
-            return getattr(self.host.instance, args[1]), args[2:], kwargs, args[0]
-        if call.name == "__ray_call__" and _is_async(args[0]):
-            return args[0], (self.host.instance, *args[1:]), kwargs, None
-        allowed = self.host.info["methods"][call.name].retry_exceptions
-        listed = tuple(allowed) if isinstance(allowed, (list, tuple)) else None
-        return self.host.method(None, call.name), args, kwargs, listed
+    def _target(self, call: Any) -> tuple[Target, tuple[Any, ...]]:
+        """What a call runs, and its positional arguments."""
+        name, args = call.name, call.args
+        if name == "__raylet_retry__":
+            function = getattr(self.host.instance, args[1])
+            return (function, _kind(function), args[0]), args[2:]
+        if name == "__ray_call__" and _kind(args[0]) != "plain":
+            return (args[0], _kind(args[0]), None), (self.host.instance, *args[1:])
+        target = self.targets.get(name)
+        if target is None:
+            function = self.host.method(None, name)
+            allowed = self.host.info["methods"][name].retry_exceptions
+            listed = tuple(allowed) if isinstance(allowed, (list, tuple)) else None
+            target = self.targets[name] = function, _kind(function), listed
+        return target, args
 
     def finish(self) -> None:
         """Return when every call is over."""
@@ -203,8 +214,10 @@ class Loop:
         self.idle.wait()
 
 
-def _is_async(function: Any) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+def _kind(function: Any) -> Kind:
+    if inspect.iscoroutinefunction(function):
+        return "coroutine"
+    return "generator" if inspect.isasyncgenfunction(function) else "plain"
 
 
 async def _items(items: Any, call: Any) -> Any:
