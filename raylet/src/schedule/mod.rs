@@ -205,6 +205,8 @@ pub(crate) struct Scheduler {
     group_keys: BTreeMap<ObjectKey, GroupId>,
     unsaid_groups: BTreeSet<GroupId>,
     unsealed: Vec<Unsealed>,
+    /// When these are tried again.
+    say_again_at: Option<Instant>,
     /// Functions, classes and methods by their keys.
     names: BTreeMap<u64, String>,
     next_env: u32,
@@ -288,6 +290,7 @@ impl Scheduler {
             group_keys: BTreeMap::new(),
             unsaid_groups: BTreeSet::new(),
             unsealed: Vec::new(),
+            say_again_at: None,
             names: BTreeMap::new(),
             next_env: 1,
             next_queue: 1,
@@ -336,16 +339,20 @@ impl Scheduler {
     }
 
     /// When something is to be done although nobody says anything.
-    fn next_wake(&self) -> Option<Instant> {
+    fn next_wake(&mut self) -> Option<Instant> {
         let core = self.node.next_deadline().map(|time| self.started + Duration::from_micros(time.0));
         let is_unsaid = !self.unsealed.is_empty() || !self.unsaid_groups.is_empty();
-        let again = is_unsaid.then(|| Instant::now() + seal::RETRY_DELAY);
-        [core, again].into_iter().flatten().min()
+        // Not put off by what comes meanwhile.
+        let again = || self.say_again_at.unwrap_or_else(|| Instant::now() + seal::RETRY_DELAY);
+        self.say_again_at = is_unsaid.then(again);
+        [core, self.say_again_at].into_iter().flatten().min()
     }
 
     fn on_time(&mut self) {
-        self.seal_again();
-        self.say_groups_again();
+        if self.say_again_at.take_if(|at| *at <= Instant::now()).is_some() {
+            self.seal_again();
+            self.say_groups_again();
+        }
         if self.node.next_deadline().is_some_and(|time| time <= self.now()) {
             self.step(Event::Tick);
         }
