@@ -456,7 +456,6 @@ def test_actors_go_with_their_handles_wherever_they_are(level):
     level()
 
 
-@pytest.mark.xfail(strict=True, reason="the arguments of a constructor are kept as long as the actor lives")
 def test_arguments_of_a_constructor_are_let_go(level):
     """What an actor that is never restarted was made with is free when it has let go of it itself."""
     keeper = Keeper.remote([make.remote()])

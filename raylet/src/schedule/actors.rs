@@ -2,8 +2,8 @@
 //!
 //! The one thing to know: an actor is named by its anchor, an object that its handles refer to. Its
 //! queues are its callers' and outlive its process: what waits in them waits for the next one. What its
-//! constructor needs is held here for its life. This file must not choose when one is placed or made
-//! again: the core does.
+//! constructor needs is held here as long as it may be made again. This file must not choose when one is
+//! placed or made again: the core does.
 
 use super::leases::{QueueRow, Serves, job_over};
 use super::line::LineId;
@@ -36,8 +36,11 @@ pub(super) struct ActorRow {
     pub(super) job: JobId,
     /// Who asked for it and has no answer yet, under which number.
     asked: Option<(LineId, u64)>,
-    /// What its constructor needs.
-    _holds: Vec<ObjectRef>,
+    /// What its constructor needs, until it is ready and is not made again.
+    holds: Vec<ObjectRef>,
+    /// Negative: any number.
+    restarts_max: i32,
+    restarts: u32,
     /// The anchor of one that outlives its handles.
     _anchor: Option<ObjectRef>,
     concurrency_max: u32,
@@ -51,6 +54,13 @@ pub(super) struct ActorRow {
     /// How its last process ended.
     pub(super) how: Option<String>,
     death: Option<Failure>,
+}
+
+impl ActorRow {
+    /// Its end is its last one.
+    fn is_made_for_good(&self) -> bool {
+        u32::try_from(self.restarts_max).is_ok_and(|most| self.restarts >= most)
+    }
 }
 
 type Refusing = (RefusalCode, String);
@@ -83,7 +93,9 @@ impl Scheduler {
             class: record.key,
             job,
             asked: Some((line, wish.request)),
-            _holds: holds,
+            holds,
+            restarts_max: wish.restarts_max,
+            restarts: 0,
             _anchor: anchor,
             concurrency_max: wish.concurrency_max,
             bell,
@@ -148,7 +160,7 @@ impl Scheduler {
     pub(super) fn run_actor(&mut self, actor: ActorId, worker: WorkerId, restarts: u32, shares: &[GpuShare]) {
         let gpus = translate::gpus(shares, &self.gpu_names);
         let Some(row) = self.actors.get_mut(&actor) else { return };
-        row.worker = Some(worker);
+        (row.worker, row.restarts) = (Some(worker), restarts);
         let mut queues = Vec::new();
         for &number in &row.queues {
             if let Some(queue) = self.queues.get_mut(&number) {
@@ -261,9 +273,11 @@ impl Scheduler {
     }
 
     pub(super) fn on_actor_ready(&mut self, line: LineId) {
-        if let Some((actor, worker)) = self.actor_of(line) {
-            self.step(Event::ActorReady { actor, worker });
+        let Some((actor, worker)) = self.actor_of(line) else { return };
+        if let Some(row) = self.actors.get_mut(&actor).filter(|row| row.is_made_for_good()) {
+            row.holds.clear();
         }
+        self.step(Event::ActorReady { actor, worker });
     }
 
     pub(super) fn on_actor_failed(&mut self, line: LineId, error: &[u8]) {
@@ -304,7 +318,7 @@ impl Scheduler {
         let Some(row) = self.actors.get_mut(&actor) else { return };
         row.worker = None;
         row.death = Some(failure.clone());
-        (row._holds, row._anchor) = (Vec::new(), None);
+        (row.holds, row._anchor) = (Vec::new(), None);
         let queues: Vec<u64> = row.queues.iter().copied().collect();
         self.touched_queues.extend(&queues);
         queues.into_iter().for_each(|queue| self.end_queue(queue, failure.clone()));
