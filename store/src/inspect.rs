@@ -11,7 +11,7 @@ use crate::layout::client::ClientState;
 use crate::layout::entry::{FLAG_CACHED, FLAG_NAMED, FLAG_PROMISED, IN_MEMORY, ON_DISK};
 use crate::layout::{CHUNK_BYTES, GRANULES};
 use crate::members::ClientId;
-use crate::object::Encoding;
+use crate::object::{Encoding, ObjectRef};
 use crate::object_id::ObjectId;
 use crate::state::{Snapshot, State};
 use crate::store::{Inner, Lifetime, Store};
@@ -355,6 +355,18 @@ impl Store {
         slots.filter_map(|slot| self.inner.object_info(slot)).take(count).collect()
     }
 
+    /// A reference to an object of this id, also to one that is known by its handle only: those are in no
+    /// index, so this looks at every entry where [`Store::lookup`] finds nothing. `None` when there is none.
+    pub fn search(&self, id: &ObjectId) -> Option<ObjectRef> {
+        let of_slot = |slot: u32| {
+            let generation = Snapshot::unpack(self.inner.tables.entry(slot).word.load(Ordering::SeqCst)).generation;
+            // Only what is held stays what it is.
+            self.refer(Handle { slot, generation }).filter(|object| object.id() == *id)
+        };
+        let theirs = |slot: &u32| self.inner.id_of(*slot) == *id;
+        self.lookup(id).or_else(|| self.inner.living_slots_from(0).filter(theirs).find_map(of_slot))
+    }
+
     /// Everyone who is connected.
     pub fn clients(&self) -> Vec<ClientInfo> {
         let info = |client: u16| {
@@ -429,7 +441,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Config, CreateOptions, Keeping, ObjectRef};
+    use crate::{Config, CreateOptions, Keeping};
     use store_shm::liveness::ProcessId;
 
     fn small() -> Store {
@@ -445,6 +457,21 @@ mod tests {
 
     fn promise(store: &Store) -> ObjectRef {
         store.promise_by_handle(None).expect("there is room")
+    }
+
+    #[test]
+    fn what_is_known_by_handle_only_is_found_by_a_search() {
+        let store = small();
+        let id = ObjectId::new([7; 28]);
+        let by_handle = CreateOptions { by_handle_only: true, id: Some(id), ..CreateOptions::default() };
+        let object = store.put_with(b"value", &by_handle).unwrap();
+        assert!(store.lookup(&id).is_none());
+        let found = joined(&store).search(&id).expect("it lives");
+        assert_eq!(found.handle(), object.handle());
+        drop((object, found));
+        assert!(store.search(&id).is_none(), "it is gone");
+        let indexed = store.put_with(b"value", &CreateOptions { id: Some(id), ..CreateOptions::default() }).unwrap();
+        assert_eq!(store.search(&id).map(|found| found.handle()), Some(indexed.handle()));
     }
 
     #[test]

@@ -115,10 +115,10 @@ impl ObjectRef {
         }
     }
 
-    /// What an id names in this session: the object where it can be found, else the id.
+    /// What an id names in this session: the object while somebody has it, else the id.
     fn find(id: [u8; ID_BYTES]) -> ObjectRef {
         let session = crate::session::found();
-        let found = session.and_then(|ray| ray.store().lookup(&ObjectId::new(id)));
+        let found = session.and_then(|ray| ray.store().search(&ObjectId::new(id)));
         found.map_or_else(|| ObjectRef::named(id), ObjectRef::live_one)
     }
 }

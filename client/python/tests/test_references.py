@@ -265,7 +265,6 @@ def test_an_id_that_names_nothing(level):
         raylet.wait([raylet.ObjectRef.from_random()])
 
 
-@pytest.mark.xfail(strict=True, reason="objects are not found by their ids", raises=ObjectLostError)
 def test_an_id_that_names_something(session):
     """The bytes of an id find the object while somebody has it."""
     ref, result = raylet.put(b"by name"), echo.remote(b"by name")
