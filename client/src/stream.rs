@@ -275,18 +275,26 @@ impl Writer {
         }
     }
 
-    /// Waits until there is room for one more unread cell, or nobody reads on.
-    fn wait_for_reader(&mut self, ahead: usize) {
+    /// Whether the next item need not wait for the reader, of whom the writer may be so many items ahead, 0
+    /// for any number; or nobody reads on.
+    pub(crate) fn has_room(&mut self, ahead: u32) -> bool {
+        if !self.is_bounded || ahead == 0 || self.skipped > 0 {
+            return true;
+        }
+        while self.unread.front().is_some_and(|cell| !self.store.is_live(*cell)) {
+            self.unread.pop_front();
+        }
+        self.unread.len() < ahead as usize || !self.reads_on()
+    }
+
+    /// Waits for that.
+    fn wait_for_reader(&mut self, ahead: u32) {
         let mut pause = PAUSE_MIN;
-        loop {
-            let before = self.unread.len();
-            while self.unread.front().is_some_and(|cell| !self.store.is_live(*cell)) {
-                self.unread.pop_front();
-            }
-            if self.unread.len() < ahead || !self.reads_on() {
-                return;
-            }
-            pause = if self.unread.len() < before { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
+        let mut before = self.unread.len();
+        while !self.has_room(ahead) {
+            let has_read = self.unread.len() < before;
+            pause = if has_read { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
+            before = self.unread.len();
             thread::sleep(pause);
         }
     }
@@ -337,9 +345,7 @@ impl Results for Writer {
             self.skipped -= 1;
             return Ok(true);
         }
-        if self.is_bounded && ahead > 0 {
-            self.wait_for_reader(ahead as usize);
-        }
+        self.wait_for_reader(ahead);
         if !self.reads_on() {
             return Ok(false);
         }

@@ -1002,6 +1002,34 @@ def test_an_async_actor_has_a_limit(session):
     assert max(raylet.get([counts.enter.remote() for _ in range(30)])) == 3
 
 
+def test_an_async_generator_waits_for_its_reader(session):
+    """26: an async generator runs ahead of its reader as far as it is told, while the loop does other things."""
+
+    @raylet.remote
+    class Counts:
+        def __init__(self):
+            self.made = 0
+
+        async def items(self):
+            for item in range(20):
+                self.made += 1
+                yield item
+
+        async def count(self):
+            return self.made
+
+    counts = Counts.remote()
+    for ahead in (1, 2):
+        before = raylet.get(counts.count.remote())
+        stream = counts.items.options(_generator_backpressure_num_objects=ahead).remote()
+        for read in range(1, 21):
+            assert raylet.get(next(stream)) == read - 1
+            # One more is made, and waits until it may be given.
+            assert all(raylet.get(counts.count.remote()) - before <= read + ahead + 1 for _ in range(10))
+        assert raylet.get(counts.count.remote()) - before == 20
+        assert list(stream) == []
+
+
 def test_workers_and_actors(start):
     """27: an actor has a process of its own, a worker runs many tasks."""
     start(num_cpus=1)

@@ -28,6 +28,10 @@ Kind = Literal["plain", "coroutine", "generator"]
 # A program's function, how it is run, and the exceptions to try again where only some are.
 Target = tuple[Callable[..., Any], Kind, tuple[type, ...] | None]
 
+# Between two looks whether a reader has caught up with its stream.
+PAUSE_MIN_S = 50e-6
+PAUSE_MAX_S = 2e-3
+
 # The hosted call that a thread or asyncio task runs.
 current_call: contextvars.ContextVar[Any] = contextvars.ContextVar("raylet_call", default=None)
 
@@ -225,6 +229,10 @@ async def _items(items: Any, call: Any) -> Any:
     if not call.is_stream:
         return [item async for item in items]
     async for item in items:
+        pause = PAUSE_MIN_S
+        while not call.has_room():
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, PAUSE_MAX_S)
         if not call.push(item):
             await items.aclose()
             break

@@ -259,6 +259,14 @@ impl HostedCall {
         pushed
     }
 
+    /// Whether the next item of a stream may be pushed, or is to wait for the reader first.
+    fn has_room(&self) -> PyResult<bool> {
+        match &mut *lock(&self.handed) {
+            Some(handed) => Ok(handed.has_room(self.ahead.unwrap_or(0))),
+            None => Err(PyRuntimeError::new_err("the call is over")),
+        }
+    }
+
     /// Whether somebody has cancelled it.
     fn is_cancelled(&self) -> bool {
         self.is_cancelled.load(Ordering::SeqCst)

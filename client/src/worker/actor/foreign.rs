@@ -99,6 +99,11 @@ impl Handed {
         CallScope(frame(&self.ray, &self.call().call, Some(self.anchor)))
     }
 
+    /// Whether the next item of a stream, which may be so many items ahead of its reader, would not wait.
+    pub fn has_room(&mut self, ahead: u32) -> bool {
+        self.writer().is_none_or(|writer| writer.has_room(ahead))
+    }
+
     /// The next item of a stream; false where nobody reads on.
     pub fn push(&mut self, form: &Form<'_>, ahead: u32) -> Result<bool, Box<CreateError>> {
         match self.writer() {
