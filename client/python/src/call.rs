@@ -25,7 +25,7 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use raylet_client::binding::{ActorWish, Callable, ForeignActor, MethodWish, ResultRefs, key};
-use raylet_client::{Options, Raylet, Strategy, SubmitError};
+use raylet_client::{GroupError, Options, Raylet, Strategy, SubmitError};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -471,12 +471,21 @@ pub(crate) fn placement_group(
     };
     let bundles: Vec<Options> = bundles.into_iter().map(amounts).collect();
     let made = py.detach(|| ray.reserve(&bundles, strategy, name, is_detached));
-    ObjectRef::of(py, made.map_err(|error| PyValueError::new_err(error.to_string()))?)
+    ObjectRef::of(py, made.map_err(|error| group_error(py, &error))?)
 }
 
 /// Gives a placement group's resources back and ends what runs in it.
 #[pyfunction]
 pub(crate) fn remove_placement_group(py: Python<'_>, group: &Bound<'_, ObjectRef>) -> PyResult<()> {
     let (ray, group) = (session::current(py)?, group.get().live(py)?.clone());
-    py.detach(|| ray.unreserve(&group)).map_err(|error| PyRuntimeError::new_err(error.to_string()))
+    py.detach(|| ray.unreserve(&group)).map_err(|error| group_error(py, &error))
+}
+
+/// What no group can be is a bad value; the rest is as with any call.
+#[cold]
+fn group_error(py: Python<'_>, error: &GroupError) -> PyErr {
+    match error {
+        GroupError::Submit(error) if !matches!(error, SubmitError::Refused { .. }) => submit_error(py, error),
+        error => PyValueError::new_err(error.to_string()),
+    }
 }

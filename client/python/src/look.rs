@@ -3,7 +3,7 @@
 //! The one thing to know: answers are the command line's `--format json`, so both say the same. This file
 //! must not know how they are shown.
 
-use crate::session;
+use crate::{hooks, session};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use raylet::cli::look;
@@ -22,7 +22,7 @@ pub(crate) fn ask(py: Python<'_>, what: &str, directory: Option<String>) -> PyRe
     };
     match py.detach(|| look(what, &place)) {
         Some(Ok(text)) => Ok(text),
-        Some(Err(text)) => Err(PyRuntimeError::new_err(text)),
+        Some(Err(text)) => Err(hooks::exception(py, "Shutdown", &text, "")),
         None => Err(PyValueError::new_err(format!("nothing is called {what:?}"))),
     }
 }
