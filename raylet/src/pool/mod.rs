@@ -52,8 +52,9 @@ use nix::sys::signal::Signal;
 
 /// How long the pool waits at its end for what it killed; the leashes do the rest.
 const END_TIME: Duration = Duration::from_secs(5);
-/// How long a dead worker's exit status may be on its way.
-const EXIT_TIME: Duration = Duration::from_millis(100);
+/// How long a dead worker's exit status may be on its way. A loaded machine takes its time;
+/// a stopped zygote never says.
+const EXIT_TIME: Duration = Duration::from_millis(500);
 
 /// What came of it.
 #[derive(Debug)]
