@@ -65,10 +65,9 @@ def idle() -> bool:
         _left = _LATER + (modules if isinstance(modules, list) else [])
     if _left:
         _import_all([_left.pop(0)])
+        # A worker may be forked before the last one is imported.
+        gc.freeze()
         return True
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
     return False
 
 
